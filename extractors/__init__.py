@@ -1,0 +1,1 @@
+"""Raw media -> one embedding per clip."""

@@ -1,0 +1,81 @@
+"""The contract of an extractor: a clip goes in, one embedding or one ExtractionError comes out.
+
+An extractor works in two steps so that one place (pipeline/extract.py) can read each file once, prepare clips in
+threads and encode them in batches:
+
+    prepare(clip, media)  one clip, CPU: sampled frames, tokens or log-mel, ready for the network
+    encode(prepared)      many clips, the network: one Embedding each, in the order given
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extractors.clip import Clip
+from extractors.media import Media, MediaNeeds
+
+MODALITIES = ("visual", "text", "audio")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One clip, ready for the network.
+
+    Attributes:
+        clip_id: whose.
+        inputs: what the extractor's own encode() expects.
+        n_units: frames, tokens or audio frames that went in.
+        note: what a person should know though nothing failed ("cut from 11204 to 512 tokens"), or None.
+    """
+
+    clip_id: str
+    inputs: Any
+    n_units: int
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """An extractor's output for one clip.
+
+    Attributes:
+        clip_id: whose.
+        vector: (D,) float32, finite.
+        n_units: frames, tokens or audio frames it was pooled from, >= 1.
+
+    Raises:
+        ValueError: another shape or dtype, NaN or Inf, n_units < 1.
+    """
+
+    clip_id: str
+    vector: NDArray[np.float32]
+    n_units: int
+
+    def __post_init__(self) -> None:
+        if self.vector.ndim != 1 or self.vector.dtype != np.float32:
+            raise ValueError(
+                f"clip {self.clip_id!r}: an embedding is a (D,) float32 vector, "
+                f"got {self.vector.shape} {self.vector.dtype}"
+            )
+        if not np.isfinite(self.vector).all():
+            raise ValueError(f"clip {self.clip_id!r}: the embedding holds NaN or Inf")
+        if self.n_units < 1:
+            raise ValueError(f"clip {self.clip_id!r}: n_units must be >= 1, got {self.n_units}")
+
+
+class Extractor(Protocol):
+    """One backbone. Attributes are fixed at construction; nothing is read from the environment."""
+
+    name: str  # "visual/vgg16"
+    dim: int  # D
+    needs: MediaNeeds  # what to read from the clip's file
+    weights_record: dict[str, Any]  # source, sha256, licence; goes into the recipe
+
+    def prepare(self, clip: Clip, media: Media) -> Prepared:
+        """One clip to network input; thread-safe. Raises ExtractionError with the cause."""
+
+    def encode(self, prepared: Sequence[Prepared]) -> list[Embedding]:
+        """Any number of clips to one Embedding each, same order. A clip's vector does not depend on its batch."""

@@ -1,0 +1,1 @@
+"""Stages over files: everything a person runs."""
