@@ -4,7 +4,7 @@ An extractor works in two steps so that one place (pipeline/extract.py) can read
 threads and encode them in batches:
 
     prepare(clip, media)  one clip, CPU: sampled frames, tokens or log-mel, ready for the network
-    encode(prepared)      many clips, the network: one Embedding each, in the order given
+    encode(prepared)      many clips, the network: one Embedding or ExtractionError each, in the order given
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extractors.clip import Clip
+from extractors.errors import ExtractionError
 from extractors.media import Media, MediaNeeds
 
 MODALITIES = ("visual", "text", "audio")
@@ -77,5 +78,8 @@ class Extractor(Protocol):
     def prepare(self, clip: Clip, media: Media) -> Prepared:
         """One clip to network input; thread-safe. Raises ExtractionError with the cause."""
 
-    def encode(self, prepared: Sequence[Prepared]) -> list[Embedding]:
-        """Any number of clips to one Embedding each, same order. A clip's vector does not depend on its batch."""
+    def encode(self, prepared: Sequence[Prepared]) -> list[Embedding | ExtractionError]:
+        """Any number of clips, same order: an Embedding each, or why that clip has none.
+
+        A clip's vector does not depend on its batch, and one bad clip never spoils the others.
+        """

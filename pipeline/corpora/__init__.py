@@ -1,0 +1,55 @@
+"""Corpus readers, one a layout: a folder of raw clips in; clips, labels and what does not match out."""
+
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+from pipeline.corpora.base import Corpus, unknown_name
+from pipeline.errors import PipelineError
+
+# kind -> module:function, imported when asked for. A new corpus is one module and one line here.
+READERS = {
+    "mosi": "pipeline.corpora.mosi:read_mosi",
+    "mmsa": "pipeline.corpora.mmsa:read_mmsa",
+    "folder": "pipeline.corpora.folder:read_folder",
+    "synthetic": "pipeline.corpora:read_synthetic",
+}
+
+
+def read_corpus(kind: str, root: Path, **options: Any) -> Corpus:
+    """Reads a corpus of a known layout.
+
+    Args:
+        kind: one of READERS.
+        root: the folder with the raw clips.
+        options: what the layout's reader takes beside root; one left out is the reader's own default.
+    Raises:
+        PipelineError: an unknown kind, an option that the kind does not know, or what the reader refuses.
+    """
+    if kind not in READERS:
+        raise PipelineError(f"corpus.kind: {unknown_name('corpus', kind, READERS)}")
+    module, function = READERS[kind].split(":")
+    reader = getattr(importlib.import_module(module), function)
+    known = [name for name in inspect.signature(reader).parameters if name != "root"]
+    for name in options:
+        if name not in known:
+            raise PipelineError(f"corpus.{name}: {unknown_name(f'setting of a {kind} corpus', name, known)}")
+    corpus: Corpus = reader(root, **options)
+    return corpus
+
+
+def read_synthetic(root: Path, *, clips_per_class: int = 12, seed: int = 0) -> Corpus:
+    """The demo's drawn corpus: written to root where it is not there yet, then read like any folder.
+
+    Args:
+        clips_per_class: clips of each of its 7 classes.
+        seed: another seed is another cast and other clips.
+    Raises:
+        PipelineError: root holds another corpus, or cannot be written.
+    """
+    from pipeline.corpora.folder import read_folder
+    from pipeline.corpora.synthetic import write_synthetic_corpus
+
+    write_synthetic_corpus(root, clips_per_class=clips_per_class, seed=seed)
+    return read_folder(root)

@@ -1,0 +1,65 @@
+# Everything a person types. `make help` lists it; demo and test do their own set-up.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+PY := .venv/bin/python
+READY := .venv/.ready
+
+CONFIG ?= configs/demo.yaml
+OPTIONS = --config $(CONFIG) $(foreach s,$(SET),--set '$(s)')
+CLIPS_OPTION = $(if $(CLIPS),--clips '$(CLIPS)')
+VIEWS_OPTION = $(if $(VIEWS),--views '$(VIEWS)') $(if $(LABELS),--labels '$(LABELS)')
+OUT_OPTION = $(if $(OUT),--out '$(OUT)')
+
+.PHONY: help setup demo test lint lock prepare extract reduce train evaluate run
+
+help: ## list every target
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo '  Variables: CONFIG=configs/x.yaml CLIPS=DIR VIEWS=DIR LABELS=FILE OUT=DIR SET="a.b=c d.e=f" ARGS="..."'
+
+setup: $(READY) ## .venv with the locked packages; the other targets do it themselves
+
+.venv/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1); set PYTHON=..." >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
+
+$(READY): requirements.lock pyproject.toml | .venv/bin/uv
+	.venv/bin/uv pip install -q --python $(PY) --require-hashes -r requirements.lock
+	.venv/bin/uv pip install -q --python $(PY) --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(READY) ## the whole pipeline on clips made here, offline: the place to start
+	$(PY) -m pipeline run --config configs/demo.yaml $(ARGS)
+
+test: $(READY) ## the tests
+	$(PY) -m pytest -n 2 $(ARGS)
+
+lint: $(READY) ## format, lint and type checks
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+lock: .venv/bin/uv ## requirements.lock anew from pyproject.toml
+	.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --upgrade \
+		--extra demo --extra dev pyproject.toml -o requirements.lock
+
+prepare: $(READY) ## corpus -> manifest and labels; says what does not match
+	@$(PY) -m pipeline prepare $(OPTIONS) $(CLIPS_OPTION) $(ARGS)
+
+extract: $(READY) ## raw clips -> embeddings, resumable
+	@$(PY) -m pipeline extract $(OPTIONS) $(CLIPS_OPTION) $(ARGS)
+
+reduce: $(READY) ## embeddings -> views of 60 dims
+	@$(PY) -m pipeline reduce $(OPTIONS) $(ARGS)
+
+train: $(READY) ## views -> clusters
+	@$(PY) -m pipeline train $(OPTIONS) $(VIEWS_OPTION) $(OUT_OPTION) $(ARGS)
+
+evaluate: $(READY) ## scores of a run against labels and baselines
+	@$(PY) -m pipeline evaluate $(OPTIONS) $(VIEWS_OPTION) $(OUT_OPTION) $(ARGS)
+
+run: $(READY) ## all of these, each skipping what is done
+	@$(PY) -m pipeline run $(OPTIONS) $(CLIPS_OPTION) $(OUT_OPTION) $(ARGS)

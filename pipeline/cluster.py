@@ -1,0 +1,156 @@
+"""Stage train: views -> clusters by TIB, written to the run's folder. Labels are seen by the score line alone.
+
+results/<run>/
+    assignments.csv     clip_id, cluster, confidence, agreement
+    restarts.csv        clip_id, restart_0, ...: what each restart alone would have said
+    history.csv         the losses, epoch by epoch
+    model.safetensors + model.json
+    config.yaml         every setting as it was used
+    run.json            versions, commit, seeds, durations; written last, so that its presence says the rest is whole
+"""
+
+import csv
+import hashlib
+import io
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from pipeline.align import Views
+from pipeline.config import Settings
+from pipeline.console import progress, say
+from pipeline.errors import PipelineError
+from pipeline.files import write_atomic
+from pipeline.metrics import clustering_scores
+from pipeline.provenance import environment, stable_hash
+
+LINE_EVERY = 10  # epochs between two lines, as the published demo prints them
+
+
+def train(settings: Settings, views: Views, labels: Mapping[str, str]) -> bool:
+    """Clusters the views and writes the run; does nothing where the same run is there already.
+
+    Args:
+        views: the modalities, aligned.
+        labels: ground truth for the score line that is printed while training goes on; training never gets it.
+    Returns:
+        whether anything was trained.
+    Raises:
+        PipelineError: no K, views that do not fit the objective, or a folder that cannot be written.
+    """
+    if settings.train.n_clusters is None:
+        raise PipelineError("train.n_clusters is not set: how many clusters? (--clusters 7)")
+    out = settings.results
+    inputs = stable_hash({"views": _digest(views), "train": settings.train.model_dump()}, 20)
+    if _inputs_of(out) == inputs:
+        say(f"train: nothing to do: {out} holds this run")
+        return False
+    views = _usable(views)
+    started = time.monotonic()
+    model = _fit(settings, views, labels)
+    seconds = time.monotonic() - started
+    _write(settings, views, model, inputs, seconds)
+    say(f"train: wrote {out} ({seconds:.1f} s)")
+    return True
+
+
+def _usable(views: Views) -> Views:
+    """The clips that the objective can train on: those with every modality. Says how many are left out."""
+    complete = views.complete()
+    left_out = [clip_id for clip_id, whole in zip(views.clip_ids, complete, strict=True) if not whole]
+    if left_out:
+        say(f"train: {len(left_out)} of {len(views.clip_ids)} clips lack a modality and are left out: "
+            f"{', '.join(left_out[:5])}{', ...' if len(left_out) > 5 else ''}")  # fmt: skip
+    return views.take(complete)
+
+
+def _fit(settings: Settings, views: Views, labels: Mapping[str, str]) -> Any:
+    from tib import TIB
+
+    section = settings.train
+    model = TIB(
+        n_clusters=section.n_clusters,
+        objective=section.objective,
+        restarts=section.restarts,
+        epochs=section.epochs,
+        learning_rate=section.learning_rate,
+        random_state=section.seed,
+        device=section.device,
+    )
+    try:
+        with progress(section.epochs, "train", "epoch") as bar:
+            return model.fit(views.arrays, on_epoch=_reporter(bar, views.clip_ids, labels))
+    except ValueError as error:
+        raise PipelineError(f"train: {error}") from None
+
+
+def _reporter(bar: Any, clip_ids: Sequence[str], labels: Mapping[str, str]) -> Callable[[Any], None]:
+    """What is shown after an epoch: the bar always, the published demo's line every tenth."""
+    scored = [row for row, clip_id in enumerate(clip_ids) if clip_id in labels]
+    truth = [labels[clip_ids[row]] for row in scored]
+
+    def show(report: Any) -> None:
+        bar.update(1)
+        if report.epoch % LINE_EVERY:
+            return
+        line = f" epoch {report.epoch} " + " ".join(f"{name} {value:.3f}" for name, value in report.losses.items())
+        if truth:
+            scores = clustering_scores(truth, report.predict()[scored])
+            line += f" acc {scores['acc']:.3f} nmi {scores['nmi']:.3f}"
+        say(line)
+
+    return show
+
+
+def _digest(views: Views) -> str:
+    digest = hashlib.sha256(json.dumps([views.clip_ids, list(views.arrays)]).encode())
+    for array in views.arrays.values():
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
+def _inputs_of(out: Path) -> str | None:
+    try:
+        return str(json.loads((out / "run.json").read_text(encoding="utf-8"))["inputs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # not there or not whole: trained again
+
+
+def _write(settings: Settings, views: Views, model: Any, inputs: str, seconds: float) -> None:
+    out = settings.results
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "run.json").unlink(missing_ok=True)
+    columns = zip(views.clip_ids, model.labels_, model.confidence_, model.agreement_, strict=True)
+    rows = [(clip_id, int(k), f"{c:.6f}", f"{a:.6f}") for clip_id, k, c, a in columns]
+    _write_csv(out / "assignments.csv", ("clip_id", "cluster", "confidence", "agreement"), rows)
+    names = ("clip_id", *(f"restart_{r}" for r in range(len(model.restart_labels_))))
+    _write_csv(out / "restarts.csv", names, zip(views.clip_ids, *model.restart_labels_.tolist(), strict=True))
+    _write_csv(out / "history.csv", tuple(model.history_[0]), [tuple(row.values()) for row in model.history_])
+    model.save(out)
+    resolved = settings.model_dump(mode="json")
+    write_atomic(out / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+    record = {
+        "inputs": inputs,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": settings.train.seed,
+        "restarts": settings.train.restarts,
+        "n_clips": len(views.clip_ids),
+        "views": {name: list(array.shape) for name, array in views.arrays.items()},
+        "seconds": {"train": round(seconds, 3)},
+        **environment(),
+    }
+    write_atomic(out / "run.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
+def _write_csv(path: Path, names: Sequence[str], rows: Any) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows(rows)
+    write_atomic(path, text.getvalue())

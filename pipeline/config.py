@@ -1,0 +1,263 @@
+"""Settings: one pydantic model a section, read from a YAML file and `--set a.b=c`; unknown keys are refused.
+
+The models are the reference for every setting: each field has its default, its unit and a sentence on what it does.
+Classes behind the door take plain arguments; settings stop here.
+"""
+
+import difflib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import PipelineError
+
+MODALITIES = ("visual", "text", "audio")
+
+
+class Section(BaseModel):
+    """A group of settings: frozen, and closed to keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CorpusSettings(Section):
+    """Where the raw clips are and how the folder is laid out. A setting left at null is the layout's own default."""
+
+    kind: str = Field("folder", description="layout: mosi, mmsa, folder or synthetic")
+    root: Path | None = Field(None, description="folder with the raw clips (CLIPS= on the make command line)")
+    label_rule: str | None = Field(None, description="how a raw label becomes a class: round7 | sign3 | sign2 | as_is")
+    labels_csv: str | None = Field(None, description="mosi: a CSV with clip_id,label, for the raw layout")
+    table: str | None = Field(None, description="folder: CSV of the clips, relative to root")
+    file_column: str | None = Field(None, description="folder: column with the media file")
+    transcript_column: str | None = Field(None, description="folder: column with the words")
+    label_column: str | None = Field(None, description="folder: column with the label, if any")
+    clips_per_class: int | None = Field(None, ge=1, description="synthetic: clips drawn for each of 7 classes")
+    seed: int | None = Field(None, ge=0, description="synthetic: seed of the whole corpus")
+
+    def options(self) -> dict[str, Any]:
+        """The settings that were given beside kind and root: what the layout's reader is called with."""
+        return self.model_dump(exclude_none=True, exclude={"kind", "root"})
+
+
+def _with_modality(modality: str) -> AfterValidator:
+    """Lets `backbone: vgg16` stand for `visual/vgg16`."""
+    return AfterValidator(lambda name: name if "/" in name else f"{modality}/{name}")
+
+
+class EncoderSettings(Section):
+    """What the three modalities' encoders share."""
+
+    weights: str = Field("hub", description="hub | random | package:NAME | path of a state dict")
+    seed: int = Field(0, ge=0, description="seed of the weights where they are random")
+    device: str = Field("auto", description="auto (CUDA where there is one) | cpu | cuda")
+
+
+class VisualSettings(EncoderSettings):
+    """Sampled frames -> one vector a clip, the mean over its frames."""
+
+    backbone: Annotated[str, _with_modality("visual")] = Field(
+        "visual/vgg16", description="visual/vgg16 (4096-d) | visual/efficientnet_lite0 (1280-d)"
+    )
+    frames_per_clip: int | None = Field(8, ge=1, description="frames kept, evenly over the clip")
+    fps: float | None = Field(None, gt=0, description="frames kept a second, instead of frames_per_clip")
+    batch_size: int = Field(32, ge=1, description="frames a forward pass")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_sampling(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("fps") is None:
+            return values
+        if values.get("frames_per_clip") is not None:
+            raise ValueError("set fps or frames_per_clip, not both")
+        return {**values, "frames_per_clip": None}
+
+    @model_validator(mode="after")
+    def _some_sampling(self) -> "VisualSettings":
+        if self.fps is None and self.frames_per_clip is None:
+            raise ValueError("one of fps and frames_per_clip must be set")
+        return self
+
+
+class TextSettings(EncoderSettings):
+    """Transcript -> one vector a clip."""
+
+    backbone: Annotated[str, _with_modality("text")] = Field(
+        "text/bert", description="text/bert (768-d for the base model)"
+    )
+    model: str = Field("bert-base-uncased", description="Hugging Face model id, for weights: hub")
+    tokenizer: str | None = Field(None, description="package:NAME or folder, only for weights: random")
+    pooling: Literal["mean", "cls"] = Field("mean", description="mask-weighted mean over tokens | first token")
+    max_tokens: int = Field(512, ge=3, le=512, description="longer transcripts are cut, and reported")
+    batch_size: int = Field(32, ge=1, description="transcripts a forward pass")
+
+
+class AudioSettings(EncoderSettings):
+    """Waveform -> one vector a clip."""
+
+    backbone: Annotated[str, _with_modality("audio")] = Field("audio/davenet", description="audio/davenet (1024-d)")
+    batch_size: int = Field(8, ge=1, description="clips a forward pass")
+
+
+class ExtractSettings(Section):
+    """Raw clips -> embeddings. A modality set to null is left out."""
+
+    visual: VisualSettings | None = VisualSettings()
+    text: TextSettings | None = TextSettings()
+    audio: AudioSettings | None = AudioSettings()
+    chunk_size: int = Field(16, ge=1, description="clips a write; what a killed run can lose of each modality")
+    decode_workers: int = Field(2, ge=1, description="threads that read and decode media")
+
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities that are switched on, in the project's order."""
+        return tuple(m for m in MODALITIES if getattr(self, m) is not None)
+
+
+class ReduceSettings(Section):
+    """Embeddings -> views of few dims, fitted on these clips and saved for new ones."""
+
+    dim: int | None = Field(60, ge=1, description="PCA to this many dims; null keeps all")
+    standardize: bool = Field(True, description="each feature to mean 0 and sd 1 before the PCA")
+    seed: int = Field(0, ge=0, description="seed of the randomised SVD")
+
+
+class TrainSettings(Section):
+    """Views -> clusters, by TIB."""
+
+    n_clusters: int | None = Field(None, ge=2, description="K, the number of clusters")
+    objective: str = Field("reference", description="reference: the published demo's training")
+    restarts: int = Field(10, ge=1, description="independent runs side by side; the lowest loss is kept")
+    epochs: int = Field(500, ge=1, description="full-batch steps")
+    learning_rate: float = Field(0.05, gt=0, description="of Adam")
+    seed: int = Field(0, ge=0, description="restart r starts from seed + r")
+    device: str = Field("auto", description="auto (CUDA where there is one) | cpu | cuda")
+
+
+class Settings(Section):
+    """Everything a run is made from."""
+
+    name: str = Field("run", description="name of the run; the config file's own name where not given")
+    workdir: Path | None = Field(None, description="manifest, features, reduced views; default work/<name>")
+    out: Path | None = Field(None, description="results; default <workdir>/results/<name>, results/<name> with views")
+    views: Path | None = Field(None, description="cached features to cluster, in place of the workdir's own")
+    labels: Path | None = Field(None, description="labels to score with: CSV (clip_id,label) or .npy")
+    corpus: CorpusSettings = CorpusSettings()
+    extract: ExtractSettings = ExtractSettings()
+    reduce: ReduceSettings = ReduceSettings()
+    train: TrainSettings = TrainSettings()
+
+    @property
+    def work(self) -> Path:
+        return self.workdir or Path("work") / self.name
+
+    @property
+    def results(self) -> Path:
+        if self.out:
+            return self.out
+        cached_features_alone = self.views is not None and self.workdir is None
+        return (Path("results") if cached_features_alone else self.work / "results") / self.name
+
+
+def load_settings(config: Path | None, overrides: Iterable[str] = (), **shortcuts: Any) -> Settings:
+    """Settings from a YAML file, then `a.b=c` overrides, then shortcuts that are not None.
+
+    Args:
+        config: YAML file, or None for the defaults alone.
+        overrides: strings `dotted.key=value`; the value is read as YAML.
+        shortcuts: dotted keys with `__` for the dot (`train__seed=3`); None means not given.
+    Raises:
+        PipelineError: no such file, not YAML, not a mapping, an unknown key (names the nearest), a wrong value.
+    """
+    values = _read_yaml(config) if config else {}
+    if config:
+        values.setdefault("name", config.stem)
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key.strip():
+            raise PipelineError(f"--set takes key=value, got {override!r}; e.g. --set train.n_clusters=7")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise PipelineError(f"--set {key}: cannot read {text!r} as YAML ({_first_line(error)})") from None
+        _put(values, key.strip(), value)
+    for key, value in shortcuts.items():
+        if value is not None:
+            _put(values, key.replace("__", "."), value)
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        where = f"{config}: " if config and not overrides else ""
+        raise PipelineError(where + "; ".join(_explain(error))) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PipelineError(f"no such config file: {path}; the shipped ones are in configs/") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise PipelineError(f"cannot read {path} as UTF-8 text: {error}") from None
+    except yaml.YAMLError as error:
+        raise PipelineError(f"{path} is not YAML: {_first_line(error)}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise PipelineError(f"{path}: expected settings as `key: value`, got a {type(values).__name__}")
+    return values
+
+
+def _first_line(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return f"{problem}, line {mark.line + 1}, column {mark.column + 1}" if mark else problem
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    *sections, last = key.split(".")
+    for depth, section in enumerate(sections):
+        inner = values.setdefault(section, {})
+        if inner is None:  # a modality that the file switched off is switched on by setting one of its keys
+            inner = values[section] = {}
+        if not isinstance(inner, dict):
+            above = ".".join(sections[: depth + 1])
+            raise PipelineError(f"cannot set {key}: {above} is {inner!r}, not a group of settings")
+        values = inner
+    values[last] = value
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    known = list(setting_names(Settings))
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            yield f"unknown setting {key!r}; {nearest(key, known)}"
+        elif item["type"] == "value_error":
+            yield f"{key}: {item['ctx']['error']}"
+        else:
+            yield f"{key}: {item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}"
+
+
+def setting_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every dotted setting name of a model, sections included."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from setting_names(kind, f"{prefix}{name}.")
+
+
+def nearest(key: str, known: Iterable[str]) -> str:
+    """'did you mean ...?' with the closest known names: by the whole name, then by its last part anywhere."""
+    known = list(known)
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+    last = key.rsplit(".", 1)[-1]
+    if not close:
+        by_last = {name.rsplit(".", 1)[-1]: name for name in known}
+        close = [by_last[match] for match in difflib.get_close_matches(last, by_last, n=1, cutoff=0.6)]
+    if close:
+        return f"did you mean {close[0]!r}?"
+    section = key.rsplit(".", 1)[0] + "." if "." in key else ""
+    siblings = [n for n in known if n.startswith(section) and "." not in n[len(section) :]]
+    return f"known here: {', '.join(sorted(siblings or known))}"

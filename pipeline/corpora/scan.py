@@ -1,0 +1,155 @@
+"""One walk over a corpus folder: its files, and what in it is refused."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.corpora.base import Corpus, Problem
+from pipeline.errors import PipelineError
+
+MEDIA_SUFFIXES = (
+    ".mp4",
+    ".m4v",
+    ".avi",
+    ".mov",
+    ".mkv",
+    ".webm",
+    ".mpg",
+    ".mpeg",
+    ".flv",
+    ".wmv",
+    ".3gp",
+)
+_NAMES_SHOWN = 8
+
+
+@dataclass(slots=True)
+class Tree:
+    """What a walk found.
+
+    Attributes:
+        files: every file's path relative to the corpus root, with forward slashes, sorted.
+        refused: path -> why it is left out though it is there.
+    """
+
+    files: list[str] = field(default_factory=list)
+    refused: dict[str, Problem] = field(default_factory=dict)
+
+    def media(self) -> list[str]:
+        """The files with one of MEDIA_SUFFIXES, in any case."""
+        return [path for path in self.files if is_media(path)]
+
+    def refuse(self, kind: str, path: str, message: str) -> None:
+        """Leaves a path out, and says why."""
+        self.refused[path] = Problem(kind, path, message)
+
+
+def is_media(path: str) -> bool:
+    """Whether the file's extension is one of MEDIA_SUFFIXES, in any case."""
+    return os.path.splitext(path)[1].lower() in MEDIA_SUFFIXES
+
+
+def check_root(root: Path) -> None:
+    """Refuses a corpus root that cannot be read.
+
+    Raises:
+        PipelineError: no such folder, not a folder, or no permission.
+    """
+    try:
+        with os.scandir(root):
+            return
+    except FileNotFoundError:
+        problem = "no such folder; expected the folder with the raw clips"
+    except NotADirectoryError:
+        problem = "is a file; expected the folder with the raw clips (unpack an archive first)"
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror or error}"
+    raise PipelineError(f"{root}: {problem}; set corpus.root (CLIPS= on the make command line)")
+
+
+def walk(root: Path, under: str = "") -> Tree:
+    """Every file below a folder, hidden ones (.DS_Store, ._a.mp4, __MACOSX/) aside.
+
+    A link is followed where it leads to a file inside the root; linked folders are not entered, since what lies inside
+    the root is reached by its own path. A link that leaves the root is refused: a corpus from elsewhere must not pull
+    in other files of this machine.
+
+    Args:
+        root: the corpus root; paths are relative to it.
+        under: the folder to walk, relative to root; it may itself be a link to another disk.
+    """
+    inside = (os.path.realpath(root), os.path.realpath(root / under))
+    tree = Tree()
+    pending = [under]
+    while pending:
+        folder = pending.pop()
+        try:
+            with os.scandir(root / folder) as entries:
+                pending.extend(_sort_in(tree, folder, entries, inside))
+        except OSError as error:
+            tree.refuse("missing_file", folder, f"folder cannot be read ({error.strerror}); its clips are lost")
+    tree.files.sort()
+    return tree
+
+
+def _sort_in(
+    tree: Tree, folder: str, entries: Iterator[os.DirEntry[str]], inside: tuple[str, ...]
+) -> Iterator[str]:
+    """Puts a folder's files where they belong; yields its subfolders."""
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name == "__MACOSX":
+            continue
+        path = f"{folder}/{entry.name}" if folder else entry.name
+        if not _is_unicode(path):
+            shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+            tree.refuse("unreadable_row", shown, "the name is not UTF-8; rename it")
+        elif entry.is_symlink():
+            _sort_in_link(tree, path, entry, inside)
+        elif entry.is_dir():
+            yield path
+        elif entry.is_file():
+            tree.files.append(path)
+
+
+def _is_unicode(path: str) -> bool:
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:  # a byte of the file system that is no UTF-8, kept by Python as a surrogate
+        return False
+    return True
+
+
+def _sort_in_link(tree: Tree, path: str, entry: os.DirEntry[str], inside: tuple[str, ...]) -> None:
+    target = os.path.realpath(entry.path)
+    if not os.path.exists(target):
+        tree.refuse("missing_file", path, "a link to nothing; fetch the file it stands for")
+    elif not any(os.path.commonpath((target, base)) == base for base in inside):
+        tree.refuse("unreadable_row", path, "a link that leaves the corpus root; put the file itself there")
+    elif entry.is_file():
+        tree.files.append(path)
+
+
+def refuse_empty(corpus: Corpus, looked_for: str) -> None:
+    """Refuses a corpus without a single clip.
+
+    Args:
+        looked_for: the layout that was expected.
+    Raises:
+        PipelineError: no clips; says what was looked for and what is there instead.
+    """
+    if corpus.clips:
+        return
+    suffixes = ", ".join(suffix.removeprefix(".") for suffix in MEDIA_SUFFIXES)
+    problem = f"; first problem: {corpus.problems[0].where}: {corpus.problems[0].message}" if corpus.problems else ""
+    raise PipelineError(
+        f"no clips in {corpus.root}: looked for {looked_for} (extensions: {suffixes}); found {_found(corpus.root)}"
+        f"{problem}; set corpus.root (CLIPS= on the make command line) to the right folder"
+    )
+
+
+def _found(root: Path) -> str:
+    with os.scandir(root) as entries:
+        names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in entries)
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return (", ".join(names[:_NAMES_SHOWN]) or "an empty folder") + more

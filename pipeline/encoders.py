@@ -1,0 +1,73 @@
+"""From settings to an extractor and its recipe: the one place where the two rooms meet."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from extractors import registry
+from extractors.base import Extractor
+from extractors.frame_sampling import FrameSampling
+from extractors.weights import WeightsError
+from pipeline.config import AudioSettings, TextSettings, VisualSettings
+from pipeline.errors import PipelineError
+from pipeline.provenance import LIBRARIES, stable_hash, versions
+
+EncoderSection = VisualSettings | TextSettings | AudioSettings
+
+# How the work is done, not what comes out (batches agree to 1e-4); and where weights lie: their checksum tells.
+_NOT_IN_RECIPE = {"batch_size", "device", "weights", "seed"}
+
+
+def build(modality: str, section: EncoderSection) -> Extractor:
+    """Loads the extractor that a section of the settings describes.
+
+    Raises:
+        PipelineError: an unknown backbone, or weights that are missing or do not fit: names the setting.
+    """
+    arguments: dict[str, Any] = section.model_dump(exclude={"backbone", "frames_per_clip", "fps"})
+    if isinstance(section, VisualSettings):
+        arguments["sampling"] = FrameSampling(fps=section.fps, count=section.frames_per_clip)
+    if section.backbone not in registry.known(modality):
+        known = ", ".join(registry.known(modality))
+        raise PipelineError(f"extract.{modality}.backbone: unknown extractor {section.backbone!r}; known: {known}")
+    try:
+        return registry.create(section.backbone, **arguments)
+    except (WeightsError, ValueError) as error:
+        raise PipelineError(f"extract.{modality}: {error}") from None
+
+
+def recipe_of(modality: str, section: EncoderSection, extractor: Extractor) -> dict[str, Any]:
+    """Everything that determines the numbers: its hash is the store's fingerprint."""
+    return {
+        "extractor": extractor.name,
+        "modality": modality,
+        "settings": section.model_dump(mode="json", exclude=_NOT_IN_RECIPE),
+        "weights": extractor.weights_record,
+        "dim": extractor.dim,
+        "versions": versions(LIBRARIES[modality]),
+    }
+
+
+def request_of(modality: str, section: EncoderSection) -> str:
+    """Hash of what was asked for, without loading anything: the same request leads to the same recipe.
+
+    Weights are stamped by size and time, so that a file exchanged in place is noticed.
+    """
+    settings = section.model_dump(mode="json", exclude={"batch_size", "device"})
+    stamp = _weights_stamp(section.weights)
+    return stable_hash({"settings": settings, "weights": stamp, "versions": versions(LIBRARIES[modality])}, 20)
+
+
+def _weights_stamp(spec: str) -> list[tuple[str, int, int]]:
+    if spec in ("hub", "random"):
+        return []
+    if spec.startswith("package:"):
+        found = importlib.util.find_spec(spec.removeprefix("package:"))
+        if found is None or found.origin is None:
+            return []
+        path = Path(found.origin)
+    else:
+        path = Path(spec)
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    stats = [(file.name, file.stat()) for file in files if file.is_file()]
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]

@@ -1,0 +1,194 @@
+"""Stage evaluate: how good the clusters of a run are, against ground truth where there is one, and against baselines."""
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+
+from pipeline.align import Views
+from pipeline.config import Settings
+from pipeline.console import say, table
+from pipeline.errors import PipelineError
+from pipeline.files import write_atomic
+from pipeline.metrics import clustering_scores
+
+BASELINE_SEEDS = range(5)
+SCORES = ("acc", "nmi", "ari", "n_clusters_used")
+
+
+def evaluate(settings: Settings, views: Views, labels: Mapping[str, str]) -> dict[str, Any]:
+    """Scores a run's assignments, writes metrics.json and prints the table.
+
+    Args:
+        settings: whose results folder holds the assignments.
+        views: what was clustered; k-means runs on the same.
+        labels: clip_id -> class; none leaves the scores out.
+    Returns:
+        what was written.
+    Raises:
+        PipelineError: no assignments, or labels for none of the clips.
+    """
+    out = settings.results
+    n_clusters = settings.train.n_clusters or len(set(read_assignments(out).values()))
+    assignments = read_assignments(out)
+    sizes = np.unique(list(assignments.values()), return_counts=True)
+    metrics: dict[str, Any] = {
+        "n_clips": len(assignments),
+        "n_clusters": n_clusters,
+        "n_clusters_used": len(sizes[0]),
+        "cluster_sizes": {str(k): int(n) for k, n in zip(*sizes, strict=True)},
+    }
+    if labels:
+        scored = [clip_id for clip_id in assignments if clip_id in labels]
+        if not scored:
+            raise PipelineError(f"none of the {len(assignments)} clips has a label; the ids of both must agree")
+        labels_true = np.array([labels[clip_id] for clip_id in scored])
+        metrics["n_scored"] = len(scored)
+        metrics["scores"] = clustering_scores(labels_true, [assignments[clip_id] for clip_id in scored])
+        metrics["restarts"] = _mean_sd(
+            [clustering_scores(labels_true, [row[c] for c in scored]) for row in read_restarts(out)]
+        )
+        metrics["baselines"] = baselines(views, dict(zip(scored, labels_true, strict=True)), n_clusters)
+    write_atomic(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    _tell(metrics, out)
+    return metrics
+
+
+def baselines(views: Views, labels_true: Mapping[str, str], n_clusters: int) -> dict[str, Any]:
+    """What costs nothing: the majority class, and k-means on each view and on all.
+
+    k-means is run from 5 seeds, 5 initialisations each; "all" sets the views side by side, each scaled to the same
+    total variance. It sees the clips that have the view and is scored on those with a label.
+
+    Returns:
+        name -> score -> {"mean", "sd"} over the seeds.
+    """
+    found: dict[str, Any] = {}
+    together = [v / max(float(np.sqrt(np.nanvar(v, axis=0).sum())), 1e-12) for v in views.arrays.values()]
+    candidates = dict(views.arrays) | {"all": np.concatenate(together, axis=1)}
+    for name, view in candidates.items():
+        rows = np.flatnonzero(np.isfinite(view).all(axis=1))
+        if len(rows) < n_clusters:
+            continue
+        ids = [views.clip_ids[row] for row in rows]
+        scored = [i for i, clip_id in enumerate(ids) if clip_id in labels_true]
+        truth = [labels_true[ids[i]] for i in scored]
+        runs = [
+            clustering_scores(truth, KMeans(n_clusters, n_init=5, random_state=seed).fit_predict(view[rows])[scored])
+            for seed in BASELINE_SEEDS
+        ]
+        found[f"k-means {name}"] = _mean_sd(runs)
+    return found
+
+
+def _mean_sd(runs: list[dict[str, float | int]]) -> dict[str, dict[str, float]]:
+    return {
+        score: {
+            "mean": float(np.mean([r[score] for r in runs])),
+            "sd": float(np.std([r[score] for r in runs])),
+        }
+        for score in SCORES
+        if runs
+    }
+
+
+def _tell(metrics: Mapping[str, Any], out: Path) -> None:
+    used, k, n = metrics["n_clusters_used"], metrics["n_clusters"], metrics["n_clips"]
+    say(f"evaluate: {n} clips in {used} of {k} clusters, sizes {list(metrics['cluster_sizes'].values())}")
+    if "scores" not in metrics:
+        say(f"evaluate: no labels, so no scores; see {out / 'metrics.json'}")
+        return
+    scores, restarts = metrics["scores"], metrics["restarts"]
+    rows: list[tuple[str, ...]] = [("TIB", *(f"{scores[s]:.3f}" for s in SCORES[:3]), str(used))]
+    rows.append(("TIB, each restart alone", *_spread(restarts)))
+    rows += [(name, *_spread(values)) for name, values in metrics["baselines"].items()]
+    rows.append(("majority class", f"{scores['majority_acc']:.3f}", "0.000", "0.000", "1"))
+    title = f"evaluate: {metrics['n_scored']} clips with a label (mean ± sd over restarts or seeds)"
+    table(title, ("", "ACC", "NMI", "ARI", "clusters used"), rows)
+    say(f"evaluate: wrote {out / 'metrics.json'}")
+
+
+def _spread(values: Mapping[str, Mapping[str, float]]) -> list[str]:
+    digits = {"n_clusters_used": 1}
+    return [f"{values[s]['mean']:.{digits.get(s, 3)}f} ± {values[s]['sd']:.{digits.get(s, 3)}f}" for s in SCORES]
+
+
+def read_assignments(out: Path) -> dict[str, int]:
+    """clip_id -> cluster of a run, in the order written.
+
+    Raises:
+        PipelineError: no assignments there, or not as train writes them.
+    """
+    return _read_clusters(out / "assignments.csv")["cluster"]
+
+
+def read_restarts(out: Path) -> list[dict[str, int]]:
+    """clip_id -> cluster of each restart of a run alone."""
+    return list(_read_clusters(out / "restarts.csv").values())
+
+
+def _read_clusters(path: Path) -> dict[str, dict[str, int]]:
+    """Column -> clip_id -> cluster, for every column of cluster ids."""
+    if not path.exists():
+        raise PipelineError(f"no {path.name} in {path.parent}; run `train` first")
+    rows = read_csv(path, ("clip_id",))
+    columns = [name for name in rows[0] if name == "cluster" or name.startswith("restart_")] if rows else []
+    try:
+        return {name: {row["clip_id"]: int(row[name]) for row in rows} for name in columns}
+    except (TypeError, ValueError) as error:
+        raise PipelineError(f"cannot read {path} ({error}); run `train` again") from None
+
+
+def read_csv(path: Path, needed: tuple[str, ...]) -> list[dict[str, str]]:
+    """Rows of a CSV with a header.
+
+    Raises:
+        PipelineError: unreadable, or without the columns needed.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            found = tuple(reader.fieldnames or ())
+            if not set(needed) <= set(found):
+                raise ValueError(f"expected the columns {', '.join(needed)}, got {', '.join(found) or 'none'}")
+            return list(reader)
+    except (OSError, ValueError, csv.Error) as error:
+        raise PipelineError(f"cannot read {path}: {error}") from None
+
+
+def labels_of(settings: Settings, views: Views) -> dict[str, str]:
+    """Ground truth to score with: the file that was given, else what lies beside the views; {} where there is none."""
+    if settings.labels:
+        return read_label_file(settings.labels, views.clip_ids)
+    if settings.views:
+        beside = [settings.views / name for name in ("labels.npy", "labels.csv")]
+    else:
+        beside = [settings.work / "labels.csv"]
+    found = next((path for path in beside if path.exists()), None)
+    return read_label_file(found, views.clip_ids) if found else {}
+
+
+def read_label_file(path: Path, clip_ids: list[str]) -> dict[str, str]:
+    """Ground truth from a CSV (clip_id,label) or an .npy with one label a row of the views.
+
+    Raises:
+        PipelineError: unreadable, or an .npy of another length than the views.
+    """
+    if path.suffix == ".npy":
+        return dict(zip(clip_ids, _read_label_array(path, len(clip_ids)), strict=True))
+    return {row["clip_id"]: row["label"] for row in read_csv(path, ("clip_id", "label"))}
+
+
+def _read_label_array(path: Path, n_clips: int) -> list[str]:
+    try:
+        array: NDArray[Any] = np.load(path, allow_pickle=False).squeeze()
+    except (OSError, ValueError, EOFError) as error:
+        raise PipelineError(f"cannot read {path} as an array of labels ({error})") from None
+    if array.shape != (n_clips,):
+        raise PipelineError(f"{path}: expected {n_clips} labels, one a row of the views, got shape {array.shape}")
+    return [str(value) for value in array]

@@ -1,0 +1,246 @@
+"""Stage extract: raw clips -> embeddings in the store, resumable, one row for every clip that fails.
+
+Each file is opened once for all the modalities that still need it. Clips go through in chunks of the manifest's order;
+a chunk is prepared in threads while the one before it is encoded, and a modality's part is written when its chunk is
+done. A chunk always holds the same clips, so a run that was killed ends with the numbers of one that was not.
+"""
+
+import concurrent.futures
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from extractors.base import Embedding, Extractor, Prepared
+from extractors.clip import Clip
+from extractors.errors import ExtractionError
+from extractors.media import Media, MediaNeeds, read_media
+from pipeline.config import ExtractSettings, Settings
+from pipeline.console import progress, say, table
+from pipeline.corpora.base import CorpusClip
+from pipeline.encoders import build, recipe_of, request_of
+from pipeline.errors import PipelineError
+from pipeline.manifest import to_clip
+from pipeline.sources import sources_of
+from pipeline.store import EmbeddingStore, Failure
+
+
+@dataclass(slots=True)
+class Job:
+    """One modality's share of a run: what is pending, where it goes, how it went."""
+
+    modality: str
+    store: EmbeddingStore
+    sources: dict[str, str]  # clip_id -> stamp of what there is to embed now
+    pending: set[str]
+    failures: dict[str, Failure]
+    n_skipped: int
+    extractor: Extractor | None = None  # loaded where something is pending
+    n_done: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def n_failed(self) -> int:
+        return len(self.failures)
+
+
+def extract(
+    settings: Settings,
+    manifest: Sequence[CorpusClip],
+    root: Path,
+    *,
+    only: Sequence[str] = (),
+    retry_failed: bool = False,
+) -> int:
+    """Embeds every clip that is not in the store yet.
+
+    Args:
+        manifest: the corpus' clips, in order.
+        root: folder their media paths are relative to.
+        only: modalities; none means all that are switched on.
+        retry_failed: also those that failed before and have not changed since.
+    Returns:
+        how many failures there are in all, modalities counted apart.
+    Raises:
+        PipelineError: the run cannot start or the store cannot be written; what was done is kept.
+    """
+    modalities = _chosen(settings.extract, only)
+    clips = [to_clip(clip, root) for clip in manifest]
+    jobs = [_plan(settings, modality, clips, retry_failed) for modality in modalities]
+    active = [job for job in jobs if job.pending]
+    if active:
+        for job in active:
+            record = job.store.recipe["weights"]
+            if not record.get("trained", True):
+                say(f"extract: {job.modality}: {job.store.recipe['extractor']} has RANDOM weights (untrained)")
+        _run(active, clips, settings.extract)
+    _summary(jobs, len(clips), nothing_to_do=not active)
+    return sum(job.n_failed for job in jobs)
+
+
+def _chosen(settings: ExtractSettings, only: Sequence[str]) -> tuple[str, ...]:
+    known = settings.modalities()
+    for modality in only:
+        if modality not in known:
+            raise PipelineError(f"--only {modality}: not a modality of this run; known: {', '.join(known)}")
+    chosen = tuple(m for m in known if not only or m in only)
+    if not chosen:
+        raise PipelineError("every modality is switched off; set one of extract.visual, extract.text, extract.audio")
+    return chosen
+
+
+def _plan(settings: Settings, modality: str, clips: Sequence[Clip], retry_failed: bool) -> Job:
+    """What is left to do for a modality. The encoder is loaded only if something is."""
+    section = getattr(settings.extract, modality)
+    features = settings.work / "features"
+    request = request_of(modality, section)
+    store = EmbeddingStore.find(features, modality, request)
+    job = _job(modality, store, clips, retry_failed) if store else None
+    if job is None or job.pending:
+        extractor = build(modality, section)
+        store = EmbeddingStore.create(features, modality, recipe_of(modality, section, extractor), request)
+        job = _job(modality, store, clips, retry_failed)
+        job.extractor = extractor
+    return job
+
+
+def _job(modality: str, store: EmbeddingStore, clips: Sequence[Clip], retry_failed: bool) -> Job:
+    done = store.done()
+    sources = sources_of(clips, modality, done)
+    pending = {clip_id for clip_id, source in sources.items() if (clip_id, source) not in done}
+    failures = {
+        clip_id: failure
+        for clip_id, failure in store.failures().items()
+        if not retry_failed and clip_id in pending and sources[clip_id] == failure.source
+    }
+    pending -= failures.keys()
+    n_skipped = len(clips) - len(pending) - len(failures)
+    return Job(modality, store, sources, pending, failures, n_skipped)
+
+
+def _run(jobs: Sequence[Job], clips: Sequence[Clip], settings: ExtractSettings) -> None:
+    """Prepares chunks in threads, one chunk ahead of the encoders; writes each as it is done."""
+    size = settings.chunk_size
+    chunks = [list(clips[start : start + size]) for start in range(0, len(clips), size)]
+    chunks = [chunk for chunk in chunks if any(c.clip_id in job.pending for c in chunk for job in jobs)]
+    total = sum(len(job.pending) for job in jobs)
+    pool = concurrent.futures.ThreadPoolExecutor(settings.decode_workers, thread_name_prefix="decode")
+    try:
+        with progress(total, "extract", "clip") as bar:
+            bar.refresh()
+            for chunk in _one_ahead(pool, chunks, jobs):
+                for job in jobs:
+                    ready = [(clip, outcome[job.modality]) for clip, outcome in chunk if job.modality in outcome]
+                    if ready:
+                        _finish(job, ready)
+                        bar.update(len(ready))
+                        _show_counts(bar, jobs)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _show_counts(bar: "tqdm[Any]", jobs: Sequence[Job]) -> None:
+    bar.set_postfix_str(" ".join(f"{j.modality} {j.n_done}+{j.n_failed} failed" for j in jobs), refresh=False)
+
+
+Outcome = dict[str, Prepared | ExtractionError]
+
+
+def _one_ahead(
+    pool: concurrent.futures.Executor, chunks: Sequence[Sequence[Clip]], jobs: Sequence[Job]
+) -> Iterator[list[tuple[Clip, Outcome]]]:
+    """Chunks with every clip prepared; the next chunk is in the threads while the caller encodes this one."""
+    futures: list[list[concurrent.futures.Future[Outcome]]] = []
+    for index in range(len(chunks)):
+        while len(futures) < min(index + 2, len(chunks)):
+            futures.append([pool.submit(_prepare, clip, jobs) for clip in chunks[len(futures)]])
+        yield [(clip, f.result()) for clip, f in zip(chunks[index], futures[index], strict=True)]
+        futures[index] = []
+
+
+def _prepare(clip: Clip, jobs: Sequence[Job]) -> Outcome:
+    """Reads a clip once for all the modalities that want it; a failure stays with its modality."""
+    wanted = [(job.modality, job.extractor) for job in jobs if clip.clip_id in job.pending and job.extractor]
+    needs = MediaNeeds.union(extractor.needs for _, extractor in wanted)
+    outcome: Outcome = {}
+    try:
+        media = read_media(clip, needs) if needs != MediaNeeds() else Media()
+    except Exception as error:  # a decoder's surprise belongs to the clip, not to the run
+        failed = _as_failure("read", error)
+        return {modality: failed for modality, _ in wanted}
+    for modality, extractor in wanted:
+        try:
+            outcome[modality] = extractor.prepare(clip, media)
+        except Exception as error:
+            outcome[modality] = _as_failure("prepare", error)
+    return outcome
+
+
+def _as_failure(stage: str, error: Exception) -> ExtractionError:
+    if isinstance(error, ExtractionError):
+        return error
+    # CUDA's out-of-memory error is a RuntimeError that only its message tells apart.
+    short_of_memory = isinstance(error, MemoryError) or "out of memory" in str(error).lower()
+    cause = "out_of_memory" if short_of_memory else "unexpected"
+    return ExtractionError(stage, cause, f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def _finish(job: Job, ready: Sequence[tuple[Clip, Prepared | ExtractionError]]) -> None:
+    """Encodes and writes one chunk of one modality."""
+    failed = {clip.clip_id: outcome for clip, outcome in ready if isinstance(outcome, ExtractionError)}
+    prepared = [outcome for _, outcome in ready if isinstance(outcome, Prepared)]
+    embeddings: list[Embedding] = []
+    for item, result in zip(prepared, _encode(job, prepared), strict=True):
+        if isinstance(result, ExtractionError):
+            failed[item.clip_id] = result
+        else:
+            embeddings.append(result)
+            if item.note:
+                job.notes.append(f"{item.clip_id}: {item.note}")
+    if failed:
+        for clip_id, error in failed.items():
+            source = job.sources[clip_id]
+            job.failures[clip_id] = Failure(clip_id, error.stage, error.cause, error.message, source)
+        job.store.write_failures(job.failures.values())
+    if embeddings:
+        job.store.write_part(embeddings, job.sources)
+    job.n_done += len(embeddings)
+
+
+def _encode(job: Job, prepared: list[Prepared]) -> list[Embedding | ExtractionError]:
+    """Encodes together; if that breaks, one by one, so that only the clip at fault is lost."""
+    if not prepared or job.extractor is None:
+        return []
+    try:
+        return list(job.extractor.encode(prepared))
+    except Exception as error:
+        if len(prepared) == 1:
+            return [_as_failure("encode", error)]
+        return [_encode(job, [item])[0] for item in prepared]
+
+
+def _summary(jobs: Sequence[Job], n_clips: int, *, nothing_to_do: bool) -> None:
+    for job in jobs:
+        for note in job.notes[:5]:
+            say(f"extract: {job.modality}: {note}")
+        if len(job.notes) > 5:
+            say(f"extract: {job.modality}: and {len(job.notes) - 5} more like these")
+    if nothing_to_do:
+        say(f"extract: nothing to do: {n_clips} clips accounted for in {', '.join(j.modality for j in jobs)}")
+    rows = [(j.modality, j.n_done, j.n_failed, j.n_skipped, n_clips) for j in jobs]
+    table(f"extract: {n_clips} clips", ("modality", "done now", "failed", "done before", "clips"), rows)
+    for job in jobs:
+        causes: dict[str, int] = {}
+        for failure in job.failures.values():
+            causes[failure.cause] = causes.get(failure.cause, 0) + 1
+        if causes:
+            told = ", ".join(f"{count} {cause}" for cause, count in sorted(causes.items()))
+            say(f"extract: {job.modality}: {told}: see {job.store.folder / 'failures.csv'}")
+            first = next(iter(job.failures.values()))
+            say(f"  e.g. {first.clip_id}: {first.message}")
+        if job.n_failed == n_clips > 1:
+            say(f"  no clip has {job.modality}: leave it out with --set extract.{job.modality}=null")
+    if any(j.n_failed for j in jobs):
+        say("extract: a clip that failed is tried again when its file or words change, or with --retry-failed")

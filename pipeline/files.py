@@ -1,0 +1,55 @@
+"""Writing files whole or not at all."""
+
+import os
+import uuid
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+
+_TEMPORARY_PREFIX = ".writing-"
+# What a killed write can leave in a folder; nothing reads it, and whoever owns the folder may delete it.
+TEMPORARY_GLOB = f"{_TEMPORARY_PREFIX}*"
+
+
+def write_atomic(path: Path, data: bytes | str) -> bool:
+    """Writes a file under a temporary name in its own folder, flushes it to the disk and renames it.
+
+    Whoever reads `path`, at any moment and after any crash, finds the old content or the new, never a part. Missing
+    parent folders are made. A file that holds `data` already is left alone, with its modification time.
+
+    Args:
+        data: the whole content; text is written as UTF-8, line ends as they are.
+    Returns:
+        True if the file was written, False if it held this content already.
+    Raises:
+        PipelineError: the disk is full, read-only, or otherwise refuses; the temporary file is removed.
+    """
+    content = data.encode("utf-8") if isinstance(data, str) else data
+    try:
+        if _holds(path, content):
+            return False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, content)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise PipelineError(
+            f"cannot write {path}: {reason}; free some space, or choose a folder that may be written"
+        ) from error
+    return True
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content
+
+
+def _replace(path: Path, content: bytes) -> None:
+    # A name of its own for each write: two writers never share a temporary file, however long `path.name` is.
+    temporary = path.with_name(f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)  # gone already when the rename went through

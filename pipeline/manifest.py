@@ -1,0 +1,149 @@
+"""What prepare leaves on disk: the clips, the labels in a file of their own, and what did not match."""
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from extractors.clip import Clip
+from pipeline.corpora.base import CorpusClip, Problem, natural_key
+from pipeline.corpora.tables import format_table, split_lines
+from pipeline.errors import PipelineError
+from pipeline.files import write_atomic
+
+_KEYS = tuple(field.name for field in fields(CorpusClip))
+_LABEL_COLUMNS = ("clip_id", "label")
+_PROBLEM_COLUMNS = ("kind", "where", "message")
+_AGAIN = "run prepare again"
+
+
+def write_manifest(path: Path, clips: Iterable[CorpusClip]) -> bool:
+    """Writes manifest.jsonl: a JSON object a line, a line a clip, in the order given.
+
+    The text is ASCII, other letters as JSON escapes: no line break hides in a transcript (U+2028), and every tool
+    restores the same words.
+
+    Returns:
+        True if the file was written, False if it held this already.
+    Raises:
+        ValueError: two clips with one id.
+        PipelineError: the file cannot be written.
+    """
+    seen: set[str] = set()
+    lines = []
+    for clip in clips:
+        if clip.clip_id in seen:
+            raise ValueError(f"two clips with the id {clip.clip_id!r}; ids must be unique")
+        seen.add(clip.clip_id)
+        lines.append(json.dumps(asdict(clip), allow_nan=False) + "\n")
+    return write_atomic(path, "".join(lines))
+
+
+def read_manifest(path: Path) -> list[CorpusClip]:
+    """Reads manifest.jsonl, in its order.
+
+    Raises:
+        PipelineError: no such file, a line that is not a clip (with its number), an unknown key, an id twice.
+    """
+    seen: dict[str, int] = {}
+    clips = []
+    for number, line in enumerate(_read_bytes(path).split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            clip = _parse_clip(json.loads(line))
+        except ValueError as error:  # JSON's and Unicode's errors are ValueErrors too
+            raise PipelineError(f"{path}:{number}: not a clip: {error}; {_AGAIN}") from error
+        if clip.clip_id in seen:
+            raise PipelineError(
+                f"{path}:{number}: clip id {clip.clip_id!r} is on line {seen[clip.clip_id]} already; {_AGAIN}"
+            )
+        seen[clip.clip_id] = number
+        clips.append(clip)
+    return clips
+
+
+def _parse_clip(row: Any) -> CorpusClip:
+    if not isinstance(row, dict):
+        raise ValueError(f"expected an object, got {type(row).__name__}")
+    unknown = sorted(set(row) - set(_KEYS))
+    if unknown:
+        raise ValueError(f"unknown keys {', '.join(unknown)}; known: {', '.join(_KEYS)}")
+    for key, kinds in (("clip_id", str), ("media", str), ("start_s", float), ("end_s", float | None)):
+        if not isinstance(row.get(key), kinds):
+            raise ValueError(f"{key} must be {_KIND_NAMES[kinds]}, got {row.get(key)!r}")
+    return CorpusClip(**row)
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise PipelineError(f"no {path}; run prepare first") from None
+    except OSError as error:
+        raise PipelineError(f"cannot read {path}: {error.strerror or error}; give read permission") from error
+
+
+def write_labels(path: Path, labels: Mapping[str, str]) -> bool:
+    """Writes labels.csv (clip_id,label), in natural order of the ids.
+
+    Returns:
+        True if the file was written, False if it held this already.
+    Raises:
+        PipelineError: the file cannot be written.
+    """
+    rows = sorted(labels.items(), key=lambda row: natural_key(row[0]))
+    return write_atomic(path, format_table(_LABEL_COLUMNS, rows))
+
+
+def read_labels(path: Path) -> dict[str, str]:
+    """Reads labels.csv: clip_id -> label, every cell as it is.
+
+    Raises:
+        PipelineError: no such file, another header, a row that is not two cells (with its line), an id twice.
+    """
+    try:
+        lines = split_lines(_read_bytes(path).decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise PipelineError(f"{path}: expected UTF-8 ({error}); {_AGAIN}") from error
+    reader = csv.reader(lines, strict=True)
+    labels: dict[str, str] = {}
+    try:
+        header = next(reader, [])
+        if tuple(header) != _LABEL_COLUMNS:
+            raise ValueError(f"expected the header clip_id,label, got {','.join(header)!r}")
+        for row in reader:
+            if len(row) != len(_LABEL_COLUMNS):
+                raise ValueError(f"expected clip_id and label, got {len(row)} cells")
+            if row[0] in labels:
+                raise ValueError(f"clip id {row[0]!r} has a label already")
+            labels[row[0]] = row[1]
+    except (ValueError, csv.Error) as error:
+        raise PipelineError(f"{path}:{reader.line_num}: {error}; {_AGAIN}") from error
+    return labels
+
+
+def write_problems(path: Path, problems: Iterable[Problem]) -> bool:
+    """Writes what did not match (kind,where,message), in the order found.
+
+    Returns:
+        True if the file was written, False if it held this already.
+    Raises:
+        PipelineError: the file cannot be written.
+    """
+    rows = [(problem.kind, problem.where, problem.message) for problem in problems]
+    return write_atomic(path, format_table(_PROBLEM_COLUMNS, rows))
+
+
+def to_clip(corpus_clip: CorpusClip, root: Path) -> Clip:
+    """The clip as an extractor takes it: with the absolute path of its media file."""
+    return Clip(
+        clip_id=corpus_clip.clip_id,
+        media_path=os.path.abspath(root / corpus_clip.media),
+        start_s=corpus_clip.start_s,
+        end_s=corpus_clip.end_s,
+        transcript=corpus_clip.transcript,
+    )

@@ -1,0 +1,217 @@
+"""Stage reduce: embeddings -> views of few dims. Fitted on these clips, saved, and applied alike to new ones.
+
+reduced/
+    <modality>.npy          (N, dim) float32, a row of NaN where a clip lacks the modality
+    clip_ids.json           the N ids, in order
+    reduction.safetensors   mean, scale and components of each modality
+    recipe.json             settings and inputs; written last, so that its presence says the rest is whole
+"""
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
+
+from pipeline.align import CLIP_IDS, Views, align
+from pipeline.config import Settings
+from pipeline.console import say
+from pipeline.encoders import request_of
+from pipeline.errors import PipelineError
+from pipeline.files import write_atomic
+from pipeline.manifest import to_clip
+from pipeline.prepare import manifest_of
+from pipeline.provenance import stable_hash, versions
+from pipeline.sources import sources_of
+from pipeline.store import EmbeddingStore
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """One modality's fitted map: (x - mean) / scale, then onto the components if there are any.
+
+    Attributes:
+        mean, scale: (D,) float32.
+        components: (dim, D) float32, or None where no PCA was asked for.
+        explained: share of the variance kept, 0..1.
+    """
+
+    mean: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    components: NDArray[np.float32] | None
+    explained: float
+
+    def apply(self, view: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Projects clips.
+
+        Args:
+            view: (N, D); rows of NaN stay NaN.
+        Returns:
+            (N, dim) float32.
+        Raises:
+            ValueError: another D than it was fitted on.
+        """
+        if view.shape[1] != len(self.mean):
+            raise ValueError(f"expected {len(self.mean)}-d embeddings, as it was fitted on, got {view.shape[1]}-d")
+        centred = (view - self.mean) / self.scale
+        return centred if self.components is None else centred @ self.components.T
+
+
+def fit_reduction(view: NDArray[np.float32], dim: int | None, *, standardize: bool, seed: int) -> Reduction:
+    """Fits standardisation and PCA on the clips that have the modality.
+
+    Args:
+        view: (N, D), rows of NaN are left out.
+        dim: dims to keep, at most min(N - 1, D); None keeps all, without a PCA.
+    """
+    present = view[~np.isnan(view).any(axis=1)].astype(np.float64)
+    scaler = StandardScaler(with_std=standardize).fit(present)
+    scale = scaler.scale_ if standardize else np.ones(present.shape[1])
+    mean, components, explained = scaler.mean_, None, 1.0
+    if dim is not None:
+        pca = PCA(n_components=dim, random_state=seed).fit((present - mean) / scale)
+        components = np.asarray(pca.components_, dtype=np.float32)
+        explained = float(np.nan_to_num(pca.explained_variance_ratio_.sum()))
+    return Reduction(mean.astype(np.float32), scale.astype(np.float32), components, explained)
+
+
+def reduce(settings: Settings) -> None:
+    """Fits and applies the reduction to what the store holds; does nothing where nothing has changed.
+
+    Raises:
+        PipelineError: no manifest or embeddings, or too few clips to fit on.
+    """
+    clip_ids, stores = _stores(settings)
+    sources = {m: sources for m, (_, sources) in stores.items()}
+    folder = settings.work / "reduced"
+    inputs = stable_hash(
+        {
+            "settings": settings.reduce.model_dump(),
+            "clips": clip_ids,
+            "stores": {m: [store.fingerprint, sorted(store.done())] for m, (store, _) in stores.items()},
+            "sources": sources,
+        },
+        20,
+    )
+    if _inputs_of(folder) == inputs:
+        say(f"reduce: nothing to do: {folder} is up to date")
+        return
+    views = align(clip_ids, {m: store.read(wanted) for m, (store, wanted) in stores.items()})
+    dim = _common_dim(views, settings.reduce.dim)
+    fitted = {}
+    for modality, view in views.arrays.items():
+        fitted[modality] = fit_reduction(view, dim, standardize=settings.reduce.standardize, seed=settings.reduce.seed)
+        if np.nanmax(np.nanstd(view, axis=0)) == 0:
+            say(f"reduce: {modality}: every clip has the same embedding; this modality tells nothing")
+        kept = f"{view.shape[1]} -> {dim} dims, {fitted[modality].explained:.0%} of the variance" if dim else "all dims"
+        say(f"reduce: {modality}: {np.isfinite(view[:, 0]).sum()} clips, {kept}")
+    reduced = Views(views.clip_ids, {m: fitted[m].apply(view) for m, view in views.arrays.items()})
+    recipe = {
+        "inputs": inputs,
+        "settings": settings.reduce.model_dump(),
+        "dim": dim,
+        "explained": {m: fitted[m].explained for m in fitted},
+        "features": {m: {"fingerprint": s.fingerprint, "recipe": s.recipe} for m, (s, _) in stores.items()},
+        "versions": versions(("numpy", "scikit-learn")),
+    }
+    _write(folder, reduced, fitted, recipe)
+
+
+def _stores(settings: Settings) -> tuple[list[str], dict[str, tuple[EmbeddingStore, dict[str, str]]]]:
+    """The clips of the manifest, and each modality's store with the stamps its rows must have."""
+    manifest, root = manifest_of(settings)
+    clips = [to_clip(clip, root) for clip in manifest]
+    stores = {}
+    for modality in settings.extract.modalities():
+        store = _find(settings, modality)
+        if store is None:
+            say(f"reduce: {modality}: not extracted; going on without it")
+            continue
+        stores[modality] = (store, sources_of(clips, modality, store.done()))
+    if not stores:
+        raise PipelineError(f"no embeddings in {settings.work / 'features'}; run `extract` first, with the same config")
+    return [clip.clip_id for clip in clips], stores
+
+
+def _find(settings: Settings, modality: str) -> EmbeddingStore | None:
+    """The store of these settings; or the only one there is, and says so."""
+    features = settings.work / "features"
+    exact = EmbeddingStore.find(features, modality, request_of(modality, getattr(settings.extract, modality)))
+    if exact:
+        return exact
+    others = [store for store, _ in EmbeddingStore.all(features, modality)]
+    if len(others) > 1:
+        told = ", ".join(f"{s.fingerprint} ({s.recipe['extractor']})" for s in others)
+        raise PipelineError(
+            f"no {modality} embeddings of these settings in {features / modality}, which holds {told}; "
+            "extract with these settings, or give those that made one of them"
+        )
+    if others:
+        say(f"reduce: {modality}: made with other settings or versions ({others[0].folder}); using it")
+    return others[0] if others else None
+
+
+def _common_dim(views: Views, dim: int | None) -> int | None:
+    if dim is None:
+        return None
+    limits = {m: min(len(v) - int(np.isnan(v).any(axis=1).sum()) - 1, v.shape[1]) for m, v in views.arrays.items()}
+    least = min(limits, key=lambda m: limits[m])
+    if limits[least] < 1:
+        raise PipelineError(f"{least}: a PCA needs at least 2 clips that have it; set reduce.dim=null to go without")
+    if limits[least] < dim:
+        say(f"reduce: {limits[least]} dims instead of {dim}: all that the clips or features of {least} allow")
+    return min(dim, limits[least])
+
+
+def _inputs_of(folder: Path) -> str | None:
+    path = folder / "recipe.json"
+    if not path.exists():
+        return None
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["inputs"])
+    except (ValueError, KeyError, TypeError):
+        return None  # unreadable: made again
+
+
+def _write(folder: Path, views: Views, fitted: Mapping[str, Reduction], recipe: Mapping[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "recipe.json").unlink(missing_ok=True)
+    for stale in folder.glob("*.npy"):
+        if stale.stem not in views.arrays:
+            stale.unlink()
+    for modality, array in views.arrays.items():
+        buffer = io.BytesIO()
+        np.save(buffer, array.astype(np.float32))
+        write_atomic(folder / f"{modality}.npy", buffer.getvalue())
+    write_atomic(folder / CLIP_IDS, json.dumps(views.clip_ids, ensure_ascii=False))
+    tensors = {}
+    for modality, one in fitted.items():
+        tensors |= {f"{modality}.mean": one.mean, f"{modality}.scale": one.scale}
+        if one.components is not None:
+            tensors[f"{modality}.components"] = np.ascontiguousarray(one.components)
+    write_atomic(folder / "reduction.safetensors", save(tensors))
+    write_atomic(folder / "recipe.json", json.dumps(recipe, indent=2, ensure_ascii=False) + "\n")
+
+
+def load_reduction(folder: Path) -> dict[str, Reduction]:
+    """The fitted reduction of every modality, to project new clips.
+
+    Raises:
+        PipelineError: there is none, or it is not whole.
+    """
+    try:
+        recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+        tensors = load_file(folder / "reduction.safetensors")
+        return {
+            m: Reduction(tensors[f"{m}.mean"], tensors[f"{m}.scale"], tensors.get(f"{m}.components"), explained)
+            for m, explained in recipe["explained"].items()
+        }
+    except (OSError, ValueError, KeyError) as error:
+        raise PipelineError(f"no whole reduction in {folder} ({error}); run `reduce` first") from None

@@ -1,0 +1,182 @@
+"""Embeddings on disk: Parquet parts, each written whole or not at all, and the failures beside them.
+
+    features/<modality>/<fingerprint>/
+        recipe.json           what made these embeddings; the fingerprint is its hash
+        part-<hash>.parquet   clip_id, source, embedding (fixed-size list of float32), n_units
+        failures.csv          clip_id, stage, cause, message, source
+
+`source` is a stamp of what the embedding was made from (the media file's size and time, or the transcript): a clip
+whose file or words have changed counts as not done, and its old row is not read. A part is named by the clips it
+holds, so that a chunk made again after a crash replaces itself.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from extractors.base import Embedding
+from pipeline.errors import PipelineError
+from pipeline.files import TEMPORARY_GLOB, write_atomic
+from pipeline.provenance import stable_hash
+
+FAILURE_COLUMNS = ("clip_id", "stage", "cause", "message", "source")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A clip that has no embedding in one modality, and why. `source` is what was tried."""
+
+    clip_id: str
+    stage: str
+    cause: str
+    message: str
+    source: str
+
+
+class EmbeddingStore:
+    """The embeddings of one modality under one recipe."""
+
+    def __init__(self, folder: Path, recipe: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.recipe = recipe
+        self.fingerprint = folder.name
+
+    @classmethod
+    def create(cls, features: Path, modality: str, recipe: Mapping[str, Any], request: str) -> "EmbeddingStore":
+        """Opens the store of this recipe, made if there is none.
+
+        Args:
+            features: the workdir's `features` folder.
+            recipe: everything that determines the numbers; its hash names the folder.
+            request: hash of the settings that led to the recipe (see `find`).
+        """
+        folder = features / modality / stable_hash(recipe)
+        recipe_path = folder / "recipe.json"
+        requests = [request]
+        if recipe_path.exists():
+            requests = sorted({request, *_read_recipe(recipe_path)["requests"]})
+        record = {"fingerprint": folder.name, "recipe": recipe, "requests": requests}
+        write_atomic(recipe_path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        for leftover in folder.glob(TEMPORARY_GLOB):
+            leftover.unlink(missing_ok=True)
+        return cls(folder, recipe)
+
+    @classmethod
+    def all(cls, features: Path, modality: str) -> list[tuple["EmbeddingStore", list[str]]]:
+        """Every store of a modality with the requests that led to it, by fingerprint."""
+        paths = sorted((features / modality).glob("*/recipe.json"))
+        records = [(path.parent, _read_recipe(path)) for path in paths]
+        return [(cls(folder, record["recipe"]), record["requests"]) for folder, record in records]
+
+    @classmethod
+    def find(cls, features: Path, modality: str, request: str) -> "EmbeddingStore | None":
+        """The store that a request led to before: known without loading weights or hashing them again."""
+        for store, requests in cls.all(features, modality):
+            if request in requests:
+                return store
+        return None
+
+    def done(self) -> set[tuple[str, str]]:
+        """(clip_id, source) of every embedding here."""
+        done: set[tuple[str, str]] = set()
+        for path in self._parts():
+            table = _read_part(path, ["clip_id", "source"])
+            done.update(zip(table["clip_id"].to_pylist(), table["source"].to_pylist(), strict=True))
+        return done
+
+    def failures(self) -> dict[str, Failure]:
+        """The clips that failed, by clip_id."""
+        path = self.folder / "failures.csv"
+        if not path.exists():
+            return {}
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != FAILURE_COLUMNS:
+                raise PipelineError(
+                    f"{path}: expected the columns {', '.join(FAILURE_COLUMNS)}; delete it to try again"
+                )
+            return {row["clip_id"]: Failure(**row) for row in reader}
+
+    def write_failures(self, failures: Iterable[Failure]) -> None:
+        """Replaces failures.csv by these rows; none leaves no file."""
+        rows = [asdict(failure) for failure in failures]
+        path = self.folder / "failures.csv"
+        if not rows:
+            path.unlink(missing_ok=True)
+            return
+        text = io.StringIO()
+        writer = csv.DictWriter(text, FAILURE_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomic(path, text.getvalue())
+
+    def write_part(self, embeddings: list[Embedding], sources: Mapping[str, str]) -> Path:
+        """Writes one part: under a temporary name first, then renamed, so that it is whole or not there."""
+        dim = int(self.recipe["dim"])
+        vectors = np.stack([e.vector for e in embeddings])  # (n, D)
+        if vectors.shape[1] != dim:
+            raise ValueError(f"{self.folder}: expected {dim}-d embeddings, got {vectors.shape[1]}-d")
+        rows = [(e.clip_id, sources[e.clip_id]) for e in embeddings]
+        table = pa.table(
+            {
+                "clip_id": pa.array([clip_id for clip_id, _ in rows], pa.string()),
+                "source": pa.array([source for _, source in rows], pa.string()),
+                "embedding": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim),
+                "n_units": pa.array([e.n_units for e in embeddings], pa.int32()),
+            }
+        )
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        path = self.folder / f"part-{stable_hash(rows, 20)}.parquet"
+        write_atomic(path, buffer.getvalue())
+        return path
+
+    def read(self, sources: Mapping[str, str] | None = None) -> dict[str, NDArray[np.float32]]:
+        """Embeddings by clip_id.
+
+        Args:
+            sources: the wanted clips with their present stamps; None takes every clip (the newest row of each).
+        Returns:
+            clip_id -> (D,) float32.
+        Raises:
+            PipelineError: a part that cannot be read; says which, and what to do.
+        """
+        found: dict[str, NDArray[np.float32]] = {}
+        for path in sorted(self._parts(), key=lambda p: (p.stat().st_mtime_ns, p.name)):
+            table = _read_part(path, ["clip_id", "source", "embedding"]).combine_chunks()
+            vectors = table["embedding"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1)
+            keys = zip(table["clip_id"].to_pylist(), table["source"].to_pylist(), strict=True)
+            for row, (clip_id, source) in enumerate(keys):
+                if sources is None or sources.get(clip_id) == source:
+                    found[clip_id] = vectors[row]
+        return found
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.folder.glob("part-*.parquet"))
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict) or not {"recipe", "requests"} <= record.keys():
+            raise ValueError("no recipe in it")
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"cannot read {path} ({error}); delete {path.parent} and extract again") from None
+    return record
+
+
+def _read_part(path: Path, columns: list[str]) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise PipelineError(f"cannot read {path} ({reason}); delete this file and extract again") from None
