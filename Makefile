@@ -12,7 +12,7 @@ CLIPS_OPTION = $(if $(CLIPS),--clips '$(CLIPS)')
 VIEWS_OPTION = $(if $(VIEWS),--views '$(VIEWS)') $(if $(LABELS),--labels '$(LABELS)')
 OUT_OPTION = $(if $(OUT),--out '$(OUT)')
 
-.PHONY: help setup demo test lint lock prepare extract reduce train evaluate run
+.PHONY: help setup demo test lint lock prepare extract reduce train evaluate report run
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ train: $(READY) ## views -> clusters
 
 evaluate: $(READY) ## scores of a run against labels and baselines
 	@$(PY) -m pipeline evaluate $(OPTIONS) $(VIEWS_OPTION) $(OUT_OPTION) $(ARGS)
+
+report: $(READY) ## the HTML page of a run
+	@$(PY) -m pipeline report $(OPTIONS) $(if $(VIEWS),--views '$(VIEWS)') $(OUT_OPTION) $(ARGS)
 
 run: $(READY) ## all of these, each skipping what is done
 	@$(PY) -m pipeline run $(OPTIONS) $(CLIPS_OPTION) $(OUT_OPTION) $(ARGS)

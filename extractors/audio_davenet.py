@@ -13,7 +13,6 @@ from torch.nn import functional
 from extractors.base import Prepared
 from extractors.batching import NetworkExtractor
 from extractors.clip import Clip
-from extractors.errors import ExtractionError
 from extractors.logmel import N_MELS, SAMPLE_RATE_HZ, log_mel
 from extractors.media import Media, MediaNeeds
 from extractors.weights import PretrainedWeights, load_into, load_network, load_state_dict
@@ -52,8 +51,8 @@ class DAVEnet(nn.Module):
         self.conv4 = nn.Conv2d(512, 512, kernel_size=(1, 17), padding=(0, 8))
         self.conv5 = nn.Conv2d(512, 1024, kernel_size=(1, 17), padding=(0, 8))
         self.pool = nn.MaxPool2d(kernel_size=(1, 3), stride=(1, 2), padding=(0, 1))
-        nn.init.constant_(self.batchnorm1.running_mean, _DB_MEAN)
-        nn.init.constant_(self.batchnorm1.running_var, _DB_VARIANCE)
+        self.batchnorm1.running_mean = torch.tensor([_DB_MEAN])
+        self.batchnorm1.running_var = torch.tensor([_DB_VARIANCE])
 
     def forward(self, log_mels: Tensor) -> Tensor:
         x = log_mels.unsqueeze(1) if log_mels.ndim == 3 else log_mels  # (B, 1, 40, T)
@@ -119,11 +118,9 @@ class DAVEnetExtractor(NetworkExtractor):
         """The clip's log-mel, (40, T) with T <= 2048; levels are relative to the whole clip's maximum, also when cut.
 
         Raises:
-            ExtractionError: no audio, or not a single sample.
+            ExtractionError: why the clip has no audio.
         """
         waveform = media.require_waveform()
-        if len(waveform.samples) == 0:
-            raise ExtractionError("prepare", "too_short", "the audio holds no samples between the clip's start and end")
         spectrogram = log_mel(waveform.samples, waveform.sample_rate_hz)
         n_frames = spectrogram.shape[1]
         note = f"cut from {n_frames} to {MAX_FRAMES} frames" if n_frames > MAX_FRAMES else None

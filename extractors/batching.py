@@ -21,7 +21,7 @@ PRECISIONS = ("fp32", "bf16")
 
 
 def resolve_device(device: str) -> torch.device:
-    """"auto" is CUDA where there is one.
+    """ "auto" is CUDA where there is one.
 
     Raises:
         ValueError: another word, or CUDA where PyTorch sees none.

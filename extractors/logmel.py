@@ -1,4 +1,4 @@
-"""DAVEnet's front end: a 16 kHz waveform -> 40 log-mel bands in dB, as its authors' recipe (librosa's) computes them."""
+"""DAVEnet's front end: a 16 kHz waveform -> 40 log-mel bands in dB, by its authors' recipe (librosa's)."""
 
 from functools import cache
 from typing import Any

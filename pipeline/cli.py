@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from pipeline.config import Settings, load_settings
+from pipeline.console import say
 from pipeline.errors import PipelineError
 
 app = typer.Typer(
@@ -115,9 +116,13 @@ def evaluate(
     config: Config = None, set_: Set = None, views: ViewsDir = None, labels: Labels = None, out: Out = None
 ) -> None:
     """Scores a finished run against labels and baselines; --out alone takes the settings the run was made with."""
-    if out and not config and (out / "config.yaml").exists():
-        config = out / "config.yaml"
-    _evaluate(load_settings(config, set_ or (), views=views, labels=labels, out=out))
+    _evaluate(load_settings(_config_of(config, out), set_ or (), views=views, labels=labels, out=out))
+
+
+@app.command()
+def report(config: Config = None, set_: Set = None, views: ViewsDir = None, out: Out = None) -> None:
+    """One self-contained HTML page of a finished run."""
+    _report(load_settings(_config_of(config, out), set_ or (), views=views, out=out))
 
 
 @app.command()
@@ -134,6 +139,12 @@ def run(
     _reduce(settings)
     _train(settings)
     _exit(n_failed)
+
+
+def _config_of(config: Path | None, out: Path | None) -> Path | None:
+    """The config that was given, else the one a finished run was made with."""
+    resolved = out / "config.yaml" if out else None
+    return config or (resolved if resolved and resolved.exists() else None)
 
 
 def _prepare(settings: Settings) -> int:
@@ -169,8 +180,9 @@ def _train(settings: Settings) -> None:
 
     views = views_of(settings)
     labels = labels_of(settings, views)
-    if train(settings, views, labels) or not (settings.results / "metrics.json").exists():
+    if train(settings, views, labels) or not (settings.results / "report.html").exists():
         evaluate(settings, views, labels)
+        _report(settings)
 
 
 def _evaluate(settings: Settings) -> None:
@@ -179,3 +191,9 @@ def _evaluate(settings: Settings) -> None:
 
     views = views_of(settings)
     evaluate(settings, views, labels_of(settings, views))
+
+
+def _report(settings: Settings) -> None:
+    from pipeline.report import report
+
+    say(f"report: wrote {report(settings)}")

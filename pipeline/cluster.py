@@ -9,9 +9,7 @@ results/<run>/
     run.json            versions, commit, seeds, durations; written last, so that its presence says the rest is whole
 """
 
-import csv
 import hashlib
-import io
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +23,7 @@ import yaml
 from pipeline.align import Views
 from pipeline.config import Settings
 from pipeline.console import progress, say
+from pipeline.corpora.tables import format_table
 from pipeline.errors import PipelineError
 from pipeline.files import write_atomic
 from pipeline.metrics import clustering_scores
@@ -126,12 +125,14 @@ def _write(settings: Settings, views: Views, model: Any, inputs: str, seconds: f
     out = settings.results
     out.mkdir(parents=True, exist_ok=True)
     (out / "run.json").unlink(missing_ok=True)
-    columns = zip(views.clip_ids, model.labels_, model.confidence_, model.agreement_, strict=True)
-    rows = [(clip_id, int(k), f"{c:.6f}", f"{a:.6f}") for clip_id, k, c, a in columns]
-    _write_csv(out / "assignments.csv", ("clip_id", "cluster", "confidence", "agreement"), rows)
+    said = zip(views.clip_ids, model.labels_, model.confidence_, model.agreement_, strict=True)
+    rows = [(clip_id, str(k), f"{confidence:.6f}", f"{agreement:.6f}") for clip_id, k, confidence, agreement in said]
+    write_atomic(out / "assignments.csv", format_table(("clip_id", "cluster", "confidence", "agreement"), rows))
+    restarts = zip(views.clip_ids, *model.restart_labels_.astype(str).tolist(), strict=True)
     names = ("clip_id", *(f"restart_{r}" for r in range(len(model.restart_labels_))))
-    _write_csv(out / "restarts.csv", names, zip(views.clip_ids, *model.restart_labels_.tolist(), strict=True))
-    _write_csv(out / "history.csv", tuple(model.history_[0]), [tuple(row.values()) for row in model.history_])
+    write_atomic(out / "restarts.csv", format_table(names, restarts))
+    history = [tuple(str(value) for value in row.values()) for row in model.history_]
+    write_atomic(out / "history.csv", format_table(tuple(model.history_[0]), history))
     model.save(out)
     resolved = settings.model_dump(mode="json")
     write_atomic(out / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
@@ -146,11 +147,3 @@ def _write(settings: Settings, views: Views, model: Any, inputs: str, seconds: f
         **environment(),
     }
     write_atomic(out / "run.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-
-
-def _write_csv(path: Path, names: Sequence[str], rows: Any) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows(rows)
-    write_atomic(path, text.getvalue())

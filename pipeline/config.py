@@ -53,6 +53,7 @@ class EncoderSettings(Section):
     weights: str = Field("hub", description="hub | random | package:NAME | path of a state dict")
     seed: int = Field(0, ge=0, description="seed of the weights where they are random")
     device: str = Field("auto", description="auto (CUDA where there is one) | cpu | cuda")
+    precision: str = Field("fp32", description="of the network's arithmetic: fp32 | bf16")
 
 
 class VisualSettings(EncoderSettings):

@@ -6,7 +6,6 @@ from typing import Any
 
 from extractors import registry
 from extractors.base import Extractor
-from extractors.frame_sampling import FrameSampling
 from extractors.weights import WeightsError
 from pipeline.config import AudioSettings, TextSettings, VisualSettings
 from pipeline.errors import PipelineError
@@ -24,9 +23,11 @@ def build(modality: str, section: EncoderSection) -> Extractor:
     Raises:
         PipelineError: an unknown backbone, or weights that are missing or do not fit: names the setting.
     """
-    arguments: dict[str, Any] = section.model_dump(exclude={"backbone", "frames_per_clip", "fps"})
+    arguments: dict[str, Any] = section.model_dump(exclude={"backbone", "frames_per_clip", "model"})
     if isinstance(section, VisualSettings):
-        arguments["sampling"] = FrameSampling(fps=section.fps, count=section.frames_per_clip)
+        arguments["count"] = section.frames_per_clip
+    if isinstance(section, TextSettings):
+        arguments["model_id"] = section.model
     if section.backbone not in registry.known(modality):
         known = ", ".join(registry.known(modality))
         raise PipelineError(f"extract.{modality}.backbone: unknown extractor {section.backbone!r}; known: {known}")

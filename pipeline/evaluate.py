@@ -1,4 +1,4 @@
-"""Stage evaluate: how good the clusters of a run are, against ground truth where there is one, and against baselines."""
+"""Stage evaluate: how good a run's clusters are, against ground truth where there is one, and against baselines."""
 
 import csv
 import json
@@ -15,6 +15,7 @@ from pipeline.config import Settings
 from pipeline.console import say, table
 from pipeline.errors import PipelineError
 from pipeline.files import write_atomic
+from pipeline.manifest import read_labels
 from pipeline.metrics import clustering_scores
 
 BASELINE_SEEDS = range(5)
@@ -136,41 +137,20 @@ def _read_clusters(path: Path) -> dict[str, dict[str, int]]:
     """Column -> clip_id -> cluster, for every column of cluster ids."""
     if not path.exists():
         raise PipelineError(f"no {path.name} in {path.parent}; run `train` first")
-    rows = read_csv(path, ("clip_id",))
-    columns = [name for name in rows[0] if name == "cluster" or name.startswith("restart_")] if rows else []
+    rows = _read_csv(path)
     try:
+        columns = [name for name in rows[0] if name == "cluster" or name.startswith("restart_")]
         return {name: {row["clip_id"]: int(row[name]) for row in rows} for name in columns}
-    except (TypeError, ValueError) as error:
+    except (IndexError, KeyError, TypeError, ValueError) as error:
         raise PipelineError(f"cannot read {path} ({error}); run `train` again") from None
 
 
-def read_csv(path: Path, needed: tuple[str, ...]) -> list[dict[str, str]]:
-    """Rows of a CSV with a header.
-
-    Raises:
-        PipelineError: unreadable, or without the columns needed.
-    """
+def _read_csv(path: Path) -> list[dict[str, str]]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            found = tuple(reader.fieldnames or ())
-            if not set(needed) <= set(found):
-                raise ValueError(f"expected the columns {', '.join(needed)}, got {', '.join(found) or 'none'}")
-            return list(reader)
-    except (OSError, ValueError, csv.Error) as error:
-        raise PipelineError(f"cannot read {path}: {error}") from None
-
-
-def labels_of(settings: Settings, views: Views) -> dict[str, str]:
-    """Ground truth to score with: the file that was given, else what lies beside the views; {} where there is none."""
-    if settings.labels:
-        return read_label_file(settings.labels, views.clip_ids)
-    if settings.views:
-        beside = [settings.views / name for name in ("labels.npy", "labels.csv")]
-    else:
-        beside = [settings.work / "labels.csv"]
-    found = next((path for path in beside if path.exists()), None)
-    return read_label_file(found, views.clip_ids) if found else {}
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise PipelineError(f"cannot read {path} ({error}); run `train` again") from None
 
 
 def read_label_file(path: Path, clip_ids: list[str]) -> dict[str, str]:
@@ -181,7 +161,7 @@ def read_label_file(path: Path, clip_ids: list[str]) -> dict[str, str]:
     """
     if path.suffix == ".npy":
         return dict(zip(clip_ids, _read_label_array(path, len(clip_ids)), strict=True))
-    return {row["clip_id"]: row["label"] for row in read_csv(path, ("clip_id", "label"))}
+    return read_labels(path)
 
 
 def _read_label_array(path: Path, n_clips: int) -> list[str]:

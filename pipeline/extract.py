@@ -135,8 +135,8 @@ def _run(jobs: Sequence[Job], clips: Sequence[Clip], settings: ExtractSettings) 
                     ready = [(clip, outcome[job.modality]) for clip, outcome in chunk if job.modality in outcome]
                     if ready:
                         _finish(job, ready)
-                        bar.update(len(ready))
                         _show_counts(bar, jobs)
+                        bar.update(len(ready))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

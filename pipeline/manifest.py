@@ -4,7 +4,7 @@ import csv
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,13 @@ from pipeline.corpora.tables import format_table, split_lines
 from pipeline.errors import PipelineError
 from pipeline.files import write_atomic
 
-_KEYS = tuple(field.name for field in fields(CorpusClip))
+_TYPES: dict[str, tuple[type, ...]] = {
+    "clip_id": (str,),
+    "media": (str,),
+    "start_s": (float, int),
+    "end_s": (float, int, type(None)),
+    "transcript": (str, type(None)),
+}
 _LABEL_COLUMNS = ("clip_id", "label")
 _PROBLEM_COLUMNS = ("kind", "where", "message")
 _AGAIN = "run prepare again"
@@ -69,12 +75,16 @@ def read_manifest(path: Path) -> list[CorpusClip]:
 def _parse_clip(row: Any) -> CorpusClip:
     if not isinstance(row, dict):
         raise ValueError(f"expected an object, got {type(row).__name__}")
-    unknown = sorted(set(row) - set(_KEYS))
+    unknown = sorted(set(row) - set(_TYPES))
     if unknown:
-        raise ValueError(f"unknown keys {', '.join(unknown)}; known: {', '.join(_KEYS)}")
-    for key, kinds in (("clip_id", str), ("media", str), ("start_s", float), ("end_s", float | None)):
-        if not isinstance(row.get(key), kinds):
-            raise ValueError(f"{key} must be {_KIND_NAMES[kinds]}, got {row.get(key)!r}")
+        raise ValueError(f"unknown keys {', '.join(unknown)}; known: {', '.join(_TYPES)}")
+    for key in ("clip_id", "media"):
+        if key not in row:
+            raise ValueError(f"no {key}")
+    for key, value in row.items():
+        if type(value) not in _TYPES[key]:  # not isinstance: JSON's true is no number
+            names = " or ".join(kind.__name__ for kind in _TYPES[key])
+            raise ValueError(f"{key}: expected {names}, got {value!r}")
     return CorpusClip(**row)
 
 
@@ -108,7 +118,7 @@ def read_labels(path: Path) -> dict[str, str]:
     try:
         lines = split_lines(_read_bytes(path).decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise PipelineError(f"{path}: expected UTF-8 ({error}); {_AGAIN}") from error
+        raise PipelineError(f"{path}: expected UTF-8 ({error}); save it so, or {_AGAIN}") from error
     reader = csv.reader(lines, strict=True)
     labels: dict[str, str] = {}
     try:
@@ -122,7 +132,7 @@ def read_labels(path: Path) -> dict[str, str]:
                 raise ValueError(f"clip id {row[0]!r} has a label already")
             labels[row[0]] = row[1]
     except (ValueError, csv.Error) as error:
-        raise PipelineError(f"{path}:{reader.line_num}: {error}; {_AGAIN}") from error
+        raise PipelineError(f"{path}:{reader.line_num}: {error}; correct it, or {_AGAIN}") from error
     return labels
 
 

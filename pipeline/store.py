@@ -14,7 +14,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from extractors.base import Embedding
+from pipeline.corpora.tables import format_table
 from pipeline.errors import PipelineError
 from pipeline.files import TEMPORARY_GLOB, write_atomic
 from pipeline.provenance import stable_hash
@@ -108,16 +109,12 @@ class EmbeddingStore:
 
     def write_failures(self, failures: Iterable[Failure]) -> None:
         """Replaces failures.csv by these rows; none leaves no file."""
-        rows = [asdict(failure) for failure in failures]
+        rows = [astuple(failure) for failure in failures]
         path = self.folder / "failures.csv"
         if not rows:
             path.unlink(missing_ok=True)
             return
-        text = io.StringIO()
-        writer = csv.DictWriter(text, FAILURE_COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_atomic(path, text.getvalue())
+        write_atomic(path, format_table(FAILURE_COLUMNS, rows))
 
     def write_part(self, embeddings: list[Embedding], sources: Mapping[str, str]) -> Path:
         """Writes one part: under a temporary name first, then renamed, so that it is whole or not there."""

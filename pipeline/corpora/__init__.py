@@ -5,6 +5,8 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from pipeline.corpora.base import Corpus, unknown_name
 from pipeline.errors import PipelineError
 
@@ -51,5 +53,11 @@ def read_synthetic(root: Path, *, clips_per_class: int = 12, seed: int = 0) -> C
     from pipeline.corpora.folder import read_folder
     from pipeline.corpora.synthetic import write_synthetic_corpus
 
-    write_synthetic_corpus(root, clips_per_class=clips_per_class, seed=seed)
+    with tqdm(desc="drawing the demo's clips", unit="clip", delay=1.0, dynamic_ncols=True) as bar:
+
+        def show(n_done: int, n_clips: int) -> None:
+            bar.total = n_clips
+            bar.update(n_done - bar.n)
+
+        write_synthetic_corpus(root, clips_per_class=clips_per_class, seed=seed, progress=show)
     return read_folder(root)

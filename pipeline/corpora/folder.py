@@ -5,11 +5,12 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.corpora.base import Corpus, CorpusClip
 from pipeline.corpora.label_rules import add_label, check_label_rule
-from pipeline.corpora.scan import Tree, check_root, refuse_empty, walk
+from pipeline.corpora.scan import Tree, check_root, is_media, refuse_empty, walk
 from pipeline.corpora.tables import Row, Table, decode_text, parse_number, read_columns, read_table
 from pipeline.errors import PipelineError
 
-_FILE_COLUMN, _LABEL_COLUMN = "file", "label"
+_FILE_COLUMN, _TRANSCRIPT_COLUMN, _LABEL_COLUMN = "file", "transcript", "label"
+_DEFAULTS = (_FILE_COLUMN, _TRANSCRIPT_COLUMN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ def read_folder(
     *,
     table: str | None = None,
     file_column: str = _FILE_COLUMN,
-    transcript_column: str = "transcript",
+    transcript_column: str = _TRANSCRIPT_COLUMN,
     label_column: str | None = None,
     label_rule: str = "as_is",
 ) -> Corpus:
@@ -62,12 +63,12 @@ def read_folder(
         columns = _columns(found, file_column, transcript_column, label_column)
         corpus.problems.extend(found.problems)
         listed = _add_rows(corpus, tree, found, columns, label_rule)
-    elif label_column is not None or file_column != _FILE_COLUMN:
+    elif label_column is not None or (file_column, transcript_column or _TRANSCRIPT_COLUMN) != _DEFAULTS:
         raise PipelineError(
-            f"no *.csv with a column {file_column!r} in {root}, and corpus.file_column or corpus.label_column needs "
-            "one; set corpus.table to the table"
+            f"no *.csv with a column {file_column!r} in {root}, and the columns that are set need one; "
+            "set corpus.table or corpus.file_column"
         )
-    corpus.problems.extend(tree.refused.values())
+    corpus.problems.extend(tree.lost(is_media))
     _add_unlisted(corpus, tree, listed, path, with_text=bool(transcript_column))
     refuse_empty(corpus, "media files here and in subfolders, or a *.csv that lists files of any kind")
     corpus.sort()
@@ -144,9 +145,7 @@ def _path_id(path: str) -> str:
     return PurePosixPath(path).with_suffix("").as_posix()
 
 
-def _add_unlisted(
-    corpus: Corpus, tree: Tree, listed: set[str], table: Path | None, *, with_text: bool
-) -> None:
+def _add_unlisted(corpus: Corpus, tree: Tree, listed: set[str], table: Path | None, *, with_text: bool) -> None:
     """The media files that no row lists: with the .txt beside them where there is no table at all."""
     texts = {_path_id(path): path for path in reversed(tree.files) if path.lower().endswith(".txt")}
     for path in tree.media():

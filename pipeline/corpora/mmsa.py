@@ -4,7 +4,7 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.corpora.base import Corpus, CorpusClip
 from pipeline.corpora.label_rules import add_label, check_label_rule
-from pipeline.corpora.scan import check_root, refuse_empty, walk
+from pipeline.corpora.scan import check_root, is_media, refuse_empty, walk
 from pipeline.corpora.tables import Table, read_table
 from pipeline.errors import PipelineError
 
@@ -50,7 +50,7 @@ def read_mmsa(root: Path, *, label_rule: str = "round7") -> Corpus:
     for column in _COLUMNS:
         table.require(column)
     tree = walk(root, "Raw" if (root / "Raw").is_dir() else "")
-    corpus = Corpus(root, problems=[*tree.refused.values(), *table.problems])
+    corpus = Corpus(root, problems=[*tree.lost(is_media), *table.problems])
     _add_clips(corpus, table, tree.media(), label_rule)
     refuse_empty(corpus, f"Raw/<video>/<n>.mp4 for the rows of {LABEL_FILE}")
     corpus.sort()
@@ -67,12 +67,12 @@ def _add_clips(corpus: Corpus, table: Table, media: list[str], label_rule: str) 
     for row in table.rows:
         video, n = row.cells["video_id"], row.cells["clip_id"]
         clip_id, where = segment_id(video, n), f"{table.name}:{row.line}"
-        path = exact.get((video, n)) or by_id.get(clip_id)
-        if path is None:
+        found = exact.get((video, n)) or by_id.get(clip_id)
+        if found is None:
             corpus.report("transcript_without_clip", where, f"no media file for clip {n!r} of video {video!r}")
             continue
-        listed.add(path)
-        if corpus.add(CorpusClip(clip_id, path, transcript=row.cells["text"]), where):
+        listed.add(found)
+        if corpus.add(CorpusClip(clip_id, found, transcript=row.cells["text"]), where):
             add_label(corpus, clip_id, row.cells["label"], label_rule, where)
     for path in media:
         clip_id = segment_id(*_video_and_n(path))

@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 from pipeline.corpora.base import Corpus, CorpusClip
 from pipeline.corpora.label_rules import add_label, check_label_rule
 from pipeline.corpora.mmsa import find_label_file, read_mmsa, segment_id
-from pipeline.corpora.scan import check_root, refuse_empty, walk
+from pipeline.corpora.scan import check_root, is_media, refuse_empty, walk
 from pipeline.corpora.tables import decode_text, read_table, split_lines
 from pipeline.errors import PipelineError
 
@@ -53,7 +53,7 @@ def read_mosi(root: Path, *, label_rule: str = "round7", labels_csv: str | None 
 def _read_raw(root: Path, raw: str) -> Corpus:
     """The raw layout; `raw` is what comes before Video/ and Transcript/ in a path: "Raw/" or ""."""
     videos = walk(root, raw + _VIDEO_FOLDER)
-    corpus = Corpus(root, problems=list(videos.refused.values()))
+    corpus = Corpus(root, problems=videos.lost(is_media))
     transcripts = _read_transcripts(corpus, raw + _TRANSCRIPT_FOLDER)
     for path in videos.media():
         video, _, n = PurePosixPath(path).stem.rpartition("_")  # ids hold "_" themselves: the last one counts
@@ -61,10 +61,10 @@ def _read_raw(root: Path, raw: str) -> Corpus:
             corpus.report("unreadable_row", path, "expected a file name <video>_<n>")
             continue
         clip_id = segment_id(video, n)
-        if corpus.add(CorpusClip(clip_id, path, transcript=transcripts.get(clip_id)), path):
-            if clip_id not in transcripts:
-                message = f"no line {n}{_DELIMITER} in {_TRANSCRIPT_FOLDER}/{video}{_TRANSCRIPT_SUFFIX}"
-                corpus.report("clip_without_transcript", clip_id, message)
+        kept = corpus.add(CorpusClip(clip_id, path, transcript=transcripts.get(clip_id)), path)
+        if kept and clip_id not in transcripts:
+            message = f"no line {n}{_DELIMITER} in {_TRANSCRIPT_FOLDER}/{video}{_TRANSCRIPT_SUFFIX}"
+            corpus.report("clip_without_transcript", clip_id, message)
     refuse_empty(corpus, _LAYOUTS)
     known = {clip.clip_id for clip in corpus.clips}
     for clip_id in transcripts:
@@ -80,10 +80,8 @@ def _read_transcripts(corpus: Corpus, folder: str) -> dict[str, str]:
     if not (corpus.root / folder).is_dir():
         return transcripts
     tree = walk(corpus.root, folder)
-    corpus.problems.extend(tree.refused.values())
-    for path in tree.files:
-        if not path.lower().endswith(_TRANSCRIPT_SUFFIX):
-            continue
+    corpus.problems.extend(tree.lost(_is_transcript))
+    for path in filter(_is_transcript, tree.files):
         try:
             text, note = decode_text((corpus.root / path).read_bytes())
         except OSError as error:
@@ -93,6 +91,10 @@ def _read_transcripts(corpus: Corpus, folder: str) -> dict[str, str]:
             corpus.report("not_utf8", path, f"not UTF-8: {note}")
         _parse_transcript(corpus, path, text, transcripts)
     return transcripts
+
+
+def _is_transcript(path: str) -> bool:
+    return path.lower().endswith(_TRANSCRIPT_SUFFIX)
 
 
 def _parse_transcript(corpus: Corpus, path: str, text: str, transcripts: dict[str, str]) -> None:

@@ -1,7 +1,7 @@
 """One walk over a corpus folder: its files, and what in it is refused."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,18 +30,24 @@ class Tree:
 
     Attributes:
         files: every file's path relative to the corpus root, with forward slashes, sorted.
-        refused: path -> why it is left out though it is there.
+        refused: file -> why it is left out though it is there.
+        folders: the folders that were not entered though they may hold clips.
     """
 
     files: list[str] = field(default_factory=list)
     refused: dict[str, Problem] = field(default_factory=dict)
+    folders: list[Problem] = field(default_factory=list)
 
     def media(self) -> list[str]:
         """The files with one of MEDIA_SUFFIXES, in any case."""
         return [path for path in self.files if is_media(path)]
 
+    def lost(self, wanted: Callable[[str], bool]) -> list[Problem]:
+        """The folders not entered, and of the files refused those that were wanted."""
+        return self.folders + [problem for path, problem in self.refused.items() if wanted(path)]
+
     def refuse(self, kind: str, path: str, message: str) -> None:
-        """Leaves a path out, and says why."""
+        """Leaves a file out, and says why."""
         self.refused[path] = Problem(kind, path, message)
 
 
@@ -88,22 +94,20 @@ def walk(root: Path, under: str = "") -> Tree:
             with os.scandir(root / folder) as entries:
                 pending.extend(_sort_in(tree, folder, entries, inside))
         except OSError as error:
-            tree.refuse("missing_file", folder, f"folder cannot be read ({error.strerror}); its clips are lost")
+            message = f"folder cannot be read ({error.strerror}); the clips in it are left out"
+            tree.folders.append(Problem("missing_file", folder, message))
     tree.files.sort()
     return tree
 
 
-def _sort_in(
-    tree: Tree, folder: str, entries: Iterator[os.DirEntry[str]], inside: tuple[str, ...]
-) -> Iterator[str]:
+def _sort_in(tree: Tree, folder: str, entries: Iterator[os.DirEntry[str]], inside: tuple[str, ...]) -> Iterator[str]:
     """Puts a folder's files where they belong; yields its subfolders."""
     for entry in entries:
         if entry.name.startswith(".") or entry.name == "__MACOSX":
             continue
         path = f"{folder}/{entry.name}" if folder else entry.name
         if not _is_unicode(path):
-            shown = os.fsencode(path).decode("utf-8", "backslashreplace")
-            tree.refuse("unreadable_row", shown, "the name is not UTF-8; rename it")
+            _refuse_name(tree, os.fsencode(path).decode("utf-8", "backslashreplace"), is_folder=entry.is_dir())
         elif entry.is_symlink():
             _sort_in_link(tree, path, entry, inside)
         elif entry.is_dir():
@@ -120,12 +124,24 @@ def _is_unicode(path: str) -> bool:
     return True
 
 
+def _refuse_name(tree: Tree, shown: str, *, is_folder: bool) -> None:
+    if is_folder:
+        tree.folders.append(Problem("unreadable_row", shown, "the folder's name is not UTF-8; rename it"))
+    else:
+        tree.refuse("unreadable_row", shown, "the name is not UTF-8; rename it")
+
+
 def _sort_in_link(tree: Tree, path: str, entry: os.DirEntry[str], inside: tuple[str, ...]) -> None:
     target = os.path.realpath(entry.path)
-    if not os.path.exists(target):
+    leaves = not any(os.path.commonpath((target, base)) == base for base in inside)
+    outside = "a link that leaves the corpus root; put what it stands for there"
+    if os.path.isdir(target):
+        if leaves:
+            tree.folders.append(Problem("unreadable_row", path, outside))
+    elif not os.path.exists(target):
         tree.refuse("missing_file", path, "a link to nothing; fetch the file it stands for")
-    elif not any(os.path.commonpath((target, base)) == base for base in inside):
-        tree.refuse("unreadable_row", path, "a link that leaves the corpus root; put the file itself there")
+    elif leaves:
+        tree.refuse("unreadable_row", path, outside)
     elif entry.is_file():
         tree.files.append(path)
 

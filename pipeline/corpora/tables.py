@@ -84,7 +84,7 @@ def decode_text(data: bytes) -> tuple[str, str | None]:
     Returns:
         The text without byte-order mark and NULs; how it was read if that is not plain UTF-8, else None.
     """
-    notes = []
+    notes: list[str] = []
     text = _decode_unicode(data)
     if text is None:
         text, notes = _decode_lines(data)
@@ -218,9 +218,9 @@ def format_table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> s
     """
     records = list(rows)
     # csv quotes a cell for \n, its line end here, but not for a lone \r, at which a reader would cut it in two.
-    quoting = csv.QUOTE_ALL if any("\r" in cell for cells in records for cell in cells) else csv.QUOTE_MINIMAL
+    alone = any("\r" in cell for cells in records for cell in cells)
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n", quoting=quoting)
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if alone else csv.QUOTE_MINIMAL)
     writer.writerow(columns)
     writer.writerows(records)
     return text.getvalue()

@@ -12,9 +12,7 @@ EXPRESSIONS: dict[str, Expression] = {
     ),
     "composed": Expression(),
     "pleased": Expression(smile=0.62, cheek_up=0.4, inner_brow_up=0.15, outer_brow_up=0.2),
-    "delighted": Expression(
-        smile=1.0, cheek_up=0.85, inner_brow_up=0.55, outer_brow_up=0.7, jaw_open=0.5, nod=-0.25
-    ),
+    "delighted": Expression(smile=1.0, cheek_up=0.85, inner_brow_up=0.55, outer_brow_up=0.7, jaw_open=0.5, nod=-0.25),
 }
 # Every muscle wavers by this much from clip to clip, more where it is in use.
 _VARIATION, _VARIATION_IN_USE = 0.04, 0.09
@@ -64,9 +62,7 @@ def _blinks(times_s: NDArray[np.float64], rng: np.random.Generator) -> NDArray[n
     return np.clip(1.3 - np.abs(times_s[:, None] - starts) / 0.07, 0, 1).max(1)
 
 
-def _glances(
-    times_s: NDArray[np.float64], rng: np.random.Generator
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _glances(times_s: NDArray[np.float64], rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(T,), (T,): where the eyes look; they jump every half second or so, mostly back to the camera."""
     jump = (times_s / rng.uniform(0.5, 0.8)).astype(int)
     n = jump[-1] + 1

@@ -98,9 +98,7 @@ def _check_folder(root: Path, description: dict[str, Any]) -> None:
             )
         return
     if (root / "clips").exists() or (root / "clips.csv").exists():
-        raise PipelineError(
-            f"{root} has clips but no {_DESCRIPTION}, so it is no demo corpus; give another folder"
-        )
+        raise PipelineError(f"{root} has clips but no {_DESCRIPTION}, so it is no demo corpus; give another folder")
 
 
 def _clip_path(root: Path, plan: ClipPlan) -> Path:

@@ -78,9 +78,7 @@ def head_contour(person: Person, jaw_open: float = 0.0) -> Points:
     below = np.clip(y, 0, 1)
     x = np.sign(x) * np.abs(x) ** 0.9 * (1 - person.taper * below**2.2)
     y = y + 0.07 * jaw_open * below
-    return _on_canvas(
-        np.stack([x * _HALF_WIDTH * person.face_width, y * _HALF_HEIGHT * person.face_height], 1)
-    )
+    return _on_canvas(np.stack([x * _HALF_WIDTH * person.face_width, y * _HALF_HEIGHT * person.face_height], 1))
 
 
 def _on_canvas(points: Points) -> Points:
@@ -175,8 +173,13 @@ def _draw_creases(mask: Image, person: Person, e: Expression, slide: Points) -> 
         line(under, (side * (spread - 20), 4), (side * spread, 11 - 3 * e.cheek_up), (side * (spread + 20), 2))
         corner = side * (spread + 28)
         for lift in (-6, 1, 8):
-            line(0.4 * e.cheek_up, (corner, -14 + lift), (corner + side * 7, -14 + 1.6 * lift),
-                 (corner + side * 13, -14 + 2.2 * lift), width=3)
+            line(
+                0.4 * e.cheek_up,
+                (corner, -14 + lift),
+                (corner + side * 7, -14 + 1.6 * lift),
+                (corner + side * 13, -14 + 2.2 * lift),
+                width=3,
+            )
     raised = min(e.inner_brow_up, 1) * 0.6 + min(e.outer_brow_up, 1) * 0.4
     for height in (-74, -84):
         line(0.7 * raised, (-38, height + 2), (0, height - 3), (38, height + 2), width=3)

@@ -81,4 +81,3 @@ def _draw_light(rng: np.random.Generator) -> NDArray[np.float32]:
     gain = rng.uniform(0.88, 1.08) * (1 + slope * (np.cos(angle) * x + np.sin(angle) * y))
     warmth = rng.normal(0, 0.03)
     return (gain[..., None] * np.array([1 + warmth, 1.0, 1 - warmth])).astype(np.float32)
-

@@ -197,7 +197,9 @@ def _glottal_pulses(pitch_hz: Track, length: int, rng: np.random.Generator) -> N
     phase = np.cumsum(pitch * (1 + jitter) / SAMPLE_RATE_HZ) % 1.0
     open_share = 0.6
     opening = phase / open_share
-    flow = np.where(phase < open_share, 3 * opening**2 - 2 * opening**3 - (opening > 0.66) * 9 * (opening - 0.66) ** 2, 0)
+    flow = np.where(
+        phase < open_share, 3 * opening**2 - 2 * opening**3 - (opening > 0.66) * 9 * (opening - 0.66) ** 2, 0
+    )
     return np.diff(np.maximum(flow, 0), prepend=0.0)
 
 

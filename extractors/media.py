@@ -1,0 +1,283 @@
+"""Read a clip's media once: sampled frames and a mono waveform, in one pass over the file. PyAV and NumPy only."""
+
+import contextlib
+import math
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import av
+import numpy as np
+from av.container import InputContainer
+from numpy.typing import NDArray
+
+from extractors.clip import Clip
+from extractors.errors import ExtractionError
+from extractors.frame_reader import FrameReader
+from extractors.frame_sampling import FrameSampling
+from extractors.waveform_reader import WaveformReader
+
+# How far before a clip's start reading begins. An index finds the keyframe before the first; without one the next is
+# tried where no keyframe came before the clip's start. The last is the start of the file, which always works.
+SEEK_LEADS_S = (1.0, 10.0, math.inf)
+# FFmpeg's names of formats where a seek lands amid a packet; MPEG times then shift by a frame.
+WITHOUT_INDEX = ("mpeg", "mpegts", "ogg")
+
+
+@dataclass(frozen=True, slots=True)
+class MediaNeeds:
+    """What an extractor wants read from a clip's file; nothing by default.
+
+    Attributes:
+        frames: which frames to keep, or None.
+        sample_rate_hz: of the mono waveform, or None.
+
+    Raises:
+        ValueError: a sample rate that is not positive.
+    """
+
+    frames: FrameSampling | None = None
+    sample_rate_hz: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.sample_rate_hz is not None and self.sample_rate_hz < 1:
+            raise ValueError(f"sample_rate_hz must be a positive number of Hz, got {self.sample_rate_hz}")
+
+    @staticmethod
+    def union(all_needs: "Iterable[MediaNeeds]") -> "MediaNeeds":
+        """One reading that serves several extractors.
+
+        Raises:
+            ValueError: two ask for different frames or sample rates.
+        """
+        needs = list(all_needs)
+        samplings = list(dict.fromkeys(n.frames for n in needs if n.frames is not None))
+        rates_hz = list(dict.fromkeys(n.sample_rate_hz for n in needs if n.sample_rate_hz is not None))
+        if len(samplings) > 1:
+            raise ValueError(f"extractors ask for different frames of one clip ({samplings}); give them one sampling")
+        if len(rates_hz) > 1:
+            raise ValueError(f"extractors ask for different sample rates ({rates_hz} Hz); give them one rate")
+        return MediaNeeds(next(iter(samplings), None), next(iter(rates_hz), None))
+
+
+@dataclass(frozen=True, slots=True)
+class FrameBatch:
+    """The sampled frames of a clip.
+
+    Attributes:
+        frames: (T, 3, H, W) uint8 RGB, T >= 1, upright.
+        pts_seconds: (T,) float64, ascending: when each is shown, seconds since the start of the file.
+
+    Raises:
+        ValueError: another shape, dtype or order.
+    """
+
+    frames: NDArray[np.uint8]
+    pts_seconds: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        if self.frames.ndim != 4 or self.frames.shape[1] != 3 or self.frames.dtype != np.uint8 or not self.frames.size:
+            raise ValueError(
+                f"frames are (T, 3, H, W) uint8 RGB, not empty; got {self.frames.shape} {self.frames.dtype}"
+            )
+        if self.pts_seconds.shape != self.frames.shape[:1] or self.pts_seconds.dtype != np.float64:
+            raise ValueError(
+                f"pts_seconds is one float64 a frame, ({len(self.frames)},); "
+                f"got {self.pts_seconds.shape} {self.pts_seconds.dtype}"
+            )
+        if not (np.diff(self.pts_seconds) > 0).all():
+            raise ValueError(f"pts_seconds must ascend, got {self.pts_seconds}")
+
+
+@dataclass(frozen=True, slots=True)
+class Waveform:
+    """The sound of a clip.
+
+    Attributes:
+        samples: (L,) float32 mono, finite, full scale is [-1, 1]; sample 0 is at the clip's start_s.
+        sample_rate_hz: samples a second.
+
+    Raises:
+        ValueError: another shape or dtype, no samples, NaN or Inf, a sample rate that is not positive.
+    """
+
+    samples: NDArray[np.float32]
+    sample_rate_hz: int
+
+    def __post_init__(self) -> None:
+        if self.samples.ndim != 1 or self.samples.dtype != np.float32 or not self.samples.size:
+            raise ValueError(f"samples are (L,) float32 mono, not empty; got {self.samples.shape} {self.samples.dtype}")
+        if not np.isfinite(self.samples).all():
+            raise ValueError("samples hold NaN or Inf; expected finite values")
+        if self.sample_rate_hz < 1:
+            raise ValueError(f"sample_rate_hz must be a positive number of Hz, got {self.sample_rate_hz}")
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """What was read of a clip.
+
+    Attributes:
+        frames, waveform: None where it was not asked for; the error where this modality failed, whatever became of
+            the other.
+    """
+
+    frames: FrameBatch | ExtractionError | None = None
+    waveform: Waveform | ExtractionError | None = None
+
+    def require_frames(self) -> FrameBatch:
+        """The frames.
+
+        Raises:
+            ExtractionError: why this clip has none.
+            ValueError: they were not asked for.
+        """
+        return _required(self.frames, "frames")
+
+    def require_waveform(self) -> Waveform:
+        """The waveform.
+
+        Raises:
+            ExtractionError: why this clip has none.
+            ValueError: it was not asked for.
+        """
+        return _required(self.waveform, "sample_rate_hz")
+
+
+Part = TypeVar("Part", FrameBatch, Waveform)
+
+
+def _required(part: Part | ExtractionError | None, need: str) -> Part:
+    if isinstance(part, ExtractionError):
+        raise part
+    if part is None:
+        raise ValueError(f"the clip was read without it; set MediaNeeds.{need}")
+    return part
+
+
+def read_media(clip: Clip, needs: MediaNeeds) -> Media:
+    """Reads what is needed of one clip, the file opened and demuxed once. Thread-safe.
+
+    Video is decoded in order and only the kept frames are converted. A file is read again only where the first reading
+    shows that a seek landed too late, or that the header's duration is missing or wrong.
+
+    Args:
+        clip: the file and the span of it.
+        needs: frames, a waveform, both or neither.
+    Returns:
+        what was asked for; a file or stream that cannot be read is an ExtractionError in its place, never raised.
+    """
+    if needs == MediaNeeds():
+        return Media()
+    try:
+        _check_file(clip.media_path)
+        video, audio = _read_streams(clip, needs)
+    except ExtractionError as error:
+        return Media(error if needs.frames else None, error if needs.sample_rate_hz else None)
+    media_frames: FrameBatch | ExtractionError | None = None
+    waveform: Waveform | ExtractionError | None = None
+    if video is not None:
+        media_frames = video.failure or FrameBatch(np.stack(video.frames), np.array(video.times_s))
+    if audio is not None:
+        waveform = audio.failure or Waveform(audio.samples(), audio.sample_rate_hz)
+    return Media(media_frames, waveform)
+
+
+def _read_streams(clip: Clip, needs: MediaNeeds) -> tuple[FrameReader | None, WaveformReader | None]:
+    video: FrameReader | None = None
+    audio: WaveformReader | None = None
+    for lead_s in SEEK_LEADS_S if clip.start_s > 0 else (math.inf,):
+        sought = lead_s < clip.start_s
+        video = FrameReader(clip, sought, needs.frames) if needs.frames else None
+        audio = WaveformReader(clip, sought, needs.sample_rate_hz) if needs.sample_rate_hz else None
+        readers = [reader for reader in (video, audio) if reader is not None]
+        _read_once(clip, readers, lead_s)
+        if not any(reader.missed_start for reader in readers):
+            break
+    # Once for a wrong duration; once more where the packets, too, promised more than could be decoded.
+    for _ in range(2):
+        end_s = video.corrected_end_s() if video is not None else None
+        if needs.frames is None or end_s is None:
+            break
+        video = FrameReader(clip, sought, needs.frames, end_s)
+        _read_once(clip, [video], lead_s)
+    return video, audio
+
+
+def _read_once(clip: Clip, readers: list[FrameReader | WaveformReader], lead_s: float) -> None:
+    """One pass over the file from lead_s before the clip, each packet given to the reader of its stream."""
+    with _open(clip.media_path) as container:
+        for reader in readers:
+            reader.open(container)
+        by_index = {reader.stream.index: reader for reader in readers if reader.failure is None}
+        if not by_index:
+            return
+        for packet in _packets(container, by_index, clip.start_s - lead_s):
+            reader = by_index[packet.stream_index]
+            if not reader.done:
+                reader.add(packet)
+            elif all(reader.done for reader in by_index.values()):
+                break
+        for reader in by_index.values():
+            reader.finish()
+
+
+def _packets(
+    container: InputContainer, readers: dict[int, FrameReader | WaveformReader], resume_s: float
+) -> Iterator[av.Packet]:
+    """The readers' packets from resume_s or the keyframe before, to the end of the file or where it breaks off."""
+    waiting: set[int] = set()
+    if resume_s > 0 and container.format.name in WITHOUT_INDEX:
+        # Passing over packets undecoded is exact, and costs only the reading of the file.
+        waiting.update(readers)
+    elif resume_s > 0:
+        # Where seeking fails, reading goes on from where the file stands; a reader notices if that is too late.
+        with contextlib.suppress(av.FFmpegError):
+            container.seek(round(resume_s * av.time_base) + max(0, container.start_time or 0))
+    packets = container.demux([reader.stream for reader in readers.values()])
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.FFmpegError, IndexError):
+            return  # IndexError: PyAV's flush, after the last packet, of a stream that came up late
+        index = packet.stream_index
+        if index in waiting and readers[index].reaches(packet, resume_s):
+            waiting.discard(index)
+        if index not in waiting and packet.size:  # an empty packet is PyAV's own flush
+            yield packet
+
+
+def _check_file(path: str) -> None:
+    """Raises ExtractionError where there is no file to decode."""
+
+    def error(cause: str, message: str) -> ExtractionError:
+        return ExtractionError("read", cause, f"{path}: {message}")
+
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise error("undecodable", "not a file; expected a video or audio file")
+        with open(path, "rb"):
+            pass
+    except (FileNotFoundError, NotADirectoryError, ValueError) as cause:  # ValueError: a NUL in the path
+        raise error("missing_file", "no such file; check the corpus' root and the clip's path") from cause
+    except PermissionError as cause:
+        raise error("permission_denied", "may not be read by this user; change its permissions") from cause
+    except OSError as cause:
+        raise error("undecodable", f"cannot be opened ({cause.strerror}); copy it again") from cause
+    if status.st_size == 0:
+        raise error("empty_file", "0 bytes; copy it again")
+
+
+def _open(path: str) -> InputContainer:
+    """Opens a local file, and never a URL that a name or a playlist holds."""
+    try:
+        return av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace")
+    except av.FFmpegError as cause:
+        raise ExtractionError(
+            "read",
+            "undecodable",
+            f"{path}: not readable as video or audio ({cause.strerror}); play it to see whether it is whole",
+        ) from cause

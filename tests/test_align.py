@@ -1,0 +1,98 @@
+"""Views: rows aligned by clip, read from each layout, and refused with a reason."""
+
+import json
+
+import numpy as np
+import pytest
+
+from extractors.base import Embedding
+from pipeline.align import align, read_views
+from pipeline.errors import PipelineError
+from pipeline.store import EmbeddingStore
+
+
+def vector(*values):
+    return np.array(values, dtype=np.float32)
+
+
+def test_rows_follow_the_manifest_and_a_missing_modality_is_a_row_of_nan():
+    views = align(["b", "a", "c", "d"], {"text": {"a": vector(1, 2), "b": vector(3, 4)}, "audio": {"c": vector(5)}})
+    assert views.clip_ids == ["b", "a", "c"]  # d has nothing
+    np.testing.assert_array_equal(views.arrays["text"], [[3, 4], [1, 2], [np.nan, np.nan]])
+    np.testing.assert_array_equal(views.arrays["audio"], [[np.nan], [np.nan], [5]])
+    assert views.complete().tolist() == [False, False, False]
+
+
+def test_complete_clips_can_be_taken():
+    views = align(["a", "b"], {"text": {"a": vector(1), "b": vector(2)}, "audio": {"b": vector(3)}})
+    whole = views.take(views.complete())
+    assert whole.clip_ids == ["b"]
+    assert whole.arrays["text"].tolist() == [[2.0]]
+
+
+def test_a_modality_without_embeddings_is_said():
+    with pytest.raises(PipelineError, match="no clip has any audio embedding"):
+        align(["a"], {"text": {"a": vector(1)}, "audio": {}})
+
+
+def test_the_published_layout_is_read(tmp_path):
+    for name in ("text", "video", "audio"):
+        np.save(tmp_path / f"{name}.npy", np.zeros((4, 2)))
+    np.save(tmp_path / "labels.npy", np.array([-3, 0, 1, 2]))
+    views = read_views(tmp_path)
+    assert list(views.arrays) == ["text", "visual", "audio"]
+    assert views.clip_ids == ["0", "1", "2", "3"]
+    assert all(array.dtype == np.float32 for array in views.arrays.values())
+
+
+def test_clip_ids_beside_the_arrays_are_used(tmp_path):
+    np.save(tmp_path / "text.npy", np.zeros((2, 2)))
+    (tmp_path / "clip_ids.json").write_text(json.dumps(["x", "y"]))
+    assert read_views(tmp_path).clip_ids == ["x", "y"]
+    (tmp_path / "clip_ids.json").write_text(json.dumps(["x"]))
+    with pytest.raises(PipelineError, match="expected a list of 2 ids"):
+        read_views(tmp_path)
+
+
+def test_the_store_is_read(tmp_path):
+    for modality, ids in (("text", ["a", "b"]), ("audio", ["b"])):
+        store = EmbeddingStore.create(tmp_path / "features", modality, {"dim": 1}, "r")
+        store.write_part([Embedding(i, vector(7), 1) for i in ids], dict.fromkeys(ids, "s"))
+    for folder in (tmp_path, tmp_path / "features"):
+        views = read_views(folder)
+        assert views.clip_ids == ["a", "b"]
+        assert np.isnan(views.arrays["audio"][0]).all()
+
+
+def test_two_sets_of_embeddings_are_not_mixed(tmp_path):
+    for dim in (1, 2):
+        EmbeddingStore.create(tmp_path, "text", {"dim": dim}, "r")
+    with pytest.raises(PipelineError, match="expected one set of embeddings, found: .*, .*; use --config"):
+        read_views(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({}, "expected text.npy, video.npy"),
+        ({"text": np.zeros((3, 2)), "audio": np.zeros((2, 2))}, r"different lengths \(audio 2, text 3\)"),
+        ({"text": np.zeros(3)}, r"expected a 2-D array \(clips, features\), got shape \(3,\)"),
+        ({"text": np.array([["a"]])}, "as an array of numbers"),
+        ({"text": np.array([[{}]], dtype=object)}, "as an array of numbers"),
+        ({"text": np.array([[1.0], [np.inf]])}, "row 1 holds Inf"),
+        ({"video": np.zeros((1, 1)), "visual": np.zeros((1, 1))}, "two files for 'visual'"),
+    ],
+)
+def test_what_is_no_view_is_refused(tmp_path, arrays, message):
+    for name, array in arrays.items():
+        np.save(tmp_path / f"{name}.npy", array, allow_pickle=True)
+    with pytest.raises(PipelineError, match=message):
+        read_views(tmp_path)
+
+
+def test_a_torn_array_and_a_missing_folder_are_refused(tmp_path):
+    (tmp_path / "text.npy").write_bytes(b"\x93NUMPY\x01\x00")
+    with pytest.raises(PipelineError, match="cannot read .*text.npy as an array"):
+        read_views(tmp_path)
+    with pytest.raises(PipelineError, match="no such folder"):
+        read_views(tmp_path / "nowhere")

@@ -1,0 +1,264 @@
+"""One contract for every registered extractor; the registry; and the batching that they share."""
+
+import inspect
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from extractors import registry
+from extractors.base import MODALITIES, Embedding, Extractor, Prepared
+from extractors.batching import NetworkExtractor, resolve_device
+from extractors.clip import Clip
+from extractors.errors import ExtractionError
+from extractors.media import FrameBatch, Media, MediaNeeds, Waveform
+
+DIMS = {"audio/davenet": 1024, "text/bert": 768, "visual/efficientnet_lite0": 1280, "visual/vgg16": 4096}
+ALL = pytest.mark.parametrize("name", registry.known())
+
+
+@cache
+def extractor(name: str) -> Extractor:
+    """Untrained and kept for the session: VGG16 and BERT take seconds to build."""
+    return registry.create(name, weights="random", seed=3, device="cpu", batch_size=2)
+
+
+@cache
+def samples() -> list[tuple[Clip, Media]]:
+    """Clips of unlike lengths: 2, 1 and 1 frames of odd sizes, 3 to 40 words, 50 ms to 2 s of sound."""
+    rng = np.random.default_rng(0)
+    made = []
+    for i, (n_frames, n_words, n_samples) in enumerate([(2, 40, 32_000), (1, 3, 800), (1, 12, 11_111)]):
+        frames = rng.integers(0, 256, (n_frames, 3, 90 + 17 * i, 120), dtype=np.uint8)
+        sound = (0.1 * rng.standard_normal(n_samples)).astype(np.float32)
+        words = " ".join(rng.choice(["happy", "sad", "so", "unbelievable", "film"], n_words))
+        media = Media(FrameBatch(frames, np.arange(n_frames, dtype=np.float64)), Waveform(sound, 16_000))
+        made.append((Clip(f"clip{i}", f"clip{i}.mp4", transcript=words), media))
+    return made
+
+
+@cache
+def prepared(name: str) -> list[Prepared]:
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(lambda sample: extractor(name).prepare(*sample), samples()))
+
+
+@cache
+def together(name: str) -> list[Embedding]:
+    embeddings = extractor(name).encode(prepared(name))
+    assert all(isinstance(embedding, Embedding) for embedding in embeddings)
+    return embeddings
+
+
+# --- the contract ---
+
+
+@ALL
+def test_names_and_dimensions(name):
+    made = extractor(name)
+    assert made.name == name
+    assert name.split("/")[0] in MODALITIES
+    assert made.dim == DIMS[name]
+    assert [(e.clip_id, e.vector.shape) for e in together(name)] == [(f"clip{i}", (DIMS[name],)) for i in range(3)]
+
+
+@ALL
+def test_a_clip_does_not_depend_on_its_batch_or_place(name):
+    alone = [extractor(name).encode([item])[0] for item in prepared(name)[1:]]
+    for single, batched in zip(alone, together(name)[1:], strict=True):
+        np.testing.assert_allclose(single.vector, batched.vector, rtol=1e-4, atol=1e-4)
+        assert single.n_units == batched.n_units
+
+
+@ALL
+def test_clips_are_told_apart(name):
+    first, second, _ = together(name)
+    assert np.abs(first.vector - second.vector).max() > 1e-3
+
+
+@ALL
+def test_it_reads_only_what_its_modality_needs(name):
+    needs = extractor(name).needs
+    wanted = {
+        "visual": (True, False),
+        "text": (False, False),
+        "audio": (False, True),
+    }[name.split("/")[0]]
+    assert (needs.frames is not None, needs.sample_rate_hz is not None) == wanted
+
+
+@ALL
+def test_an_untrained_extractor_says_so_in_its_record(name):
+    record = extractor(name).weights_record
+    assert (record["source"], record["trained"], record["seed"]) == ("random", False, 3)
+    assert json.loads(json.dumps(record)) == record
+
+
+@ALL
+def test_nothing_to_encode(name):
+    assert extractor(name).encode([]) == []
+
+
+@ALL
+def test_settings_are_plain_keywords_with_defaults(name):
+    assert {"weights", "seed", "batch_size", "device", "precision"} <= set(registry.settings(name))
+    parameters = inspect.signature(registry.extractor_class(name)).parameters.values()
+    assert all(p.kind == p.KEYWORD_ONLY and p.default is not p.empty for p in parameters)
+
+
+@pytest.mark.parametrize("name", ["visual/efficientnet_lite0", "audio/davenet"])
+def test_a_failed_reading_is_passed_on(name):
+    broken = Media(*[ExtractionError("read", "undecodable", "not readable")] * 2)
+    with pytest.raises(ExtractionError, match="not readable"):
+        extractor(name).prepare(Clip("a", "a.mp4"), broken)
+
+
+@pytest.mark.parametrize("name", ["audio/davenet", "visual/efficientnet_lite0"])
+def test_bf16_is_close_and_still_float32_outside(name):
+    made = registry.create(name, weights="random", seed=3, device="cpu", precision="bf16")
+    [low], full = made.encode(prepared(name)[:1]), together(name)[0]
+    assert low.vector.dtype == np.float32
+    assert np.corrcoef(low.vector, full.vector)[0, 1] > 0.99
+
+
+@pytest.mark.needs_cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@ALL
+def test_cuda_agrees_with_the_cpu(name):
+    made = registry.create(name, weights="random", seed=3, device="cuda")
+    for on_cuda, on_cpu in zip(made.encode(prepared(name)), together(name), strict=True):
+        np.testing.assert_allclose(on_cuda.vector, on_cpu.vector, rtol=1e-2, atol=1e-2)  # TF32 convolutions
+
+
+# --- the registry ---
+
+
+def test_known_names_by_modality():
+    assert registry.known() == sorted(DIMS)
+    assert registry.known("visual") == ["visual/efficientnet_lite0", "visual/vgg16"]
+    assert registry.known("smell") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "visual/vg16",
+            r"unknown extractor 'visual/vg16'; known: visual/eff\w+, visual/vgg16 \(did you mean 'visual/vgg",
+        ),
+        (
+            "smell/nose",
+            r"unknown extractor 'smell/nose'; known: audio/davenet, text/bert, visual/eff\w+, visual/vgg16$",
+        ),
+    ],
+)
+def test_an_unknown_name_lists_the_known(name, message):
+    with pytest.raises(ValueError, match=message):
+        registry.create(name)
+
+
+def test_an_unknown_setting_lists_the_accepted():
+    message = (
+        r"audio/davenet has no setting 'batchsize'; it accepts: batch_size, device, .*\(did you mean 'batch_size'\?\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        registry.create("audio/davenet", batchsize=3)
+
+
+def test_a_library_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(registry._CLASSES, "visual/other", "no_such_library.nets:Other")
+    with pytest.raises(ValueError, match="visual/other needs the package 'no_such_library', which is not installed"):
+        registry.create("visual/other")
+
+
+def test_listing_extractors_imports_no_model_library():
+    code = (
+        "import sys; from extractors import registry; registry.known(); "
+        "sys.exit(bool({'torch', 'torchvision', 'transformers'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- batching ---
+
+
+class Doubler(NetworkExtractor):
+    """(2,) pieces, doubled; fails as a full device does when a batch is larger than `fits`."""
+
+    name, dim, needs, weights_record = "visual/doubler", 2, MediaNeeds(), {}
+
+    def __init__(self, fits: int = 99, **settings) -> None:
+        super().__init__(nn.Identity(), **{"batch_size": 2, "device": "cpu", "precision": "fp32"} | settings)
+        self.fits = fits
+        self.batches = []
+
+    def forward(self, pieces):
+        self.batches.append(len(pieces))
+        if len(pieces) > self.fits or any(piece[0] == 666 for piece in pieces):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.network(2 * torch.tensor(np.stack(pieces)))
+
+
+def items(*clips):
+    return [Prepared(f"c{i}", np.array(rows, dtype=np.float32), n_units=len(rows)) for i, rows in enumerate(clips)]
+
+
+THREE = [[[1, 2], [3, 4], [5, 9]], [[7, 8]], [[0, 1], [2, 3]]]
+DOUBLED_MEANS = [[6, 10], [14, 16], [2, 4]]  # by hand
+
+
+@pytest.mark.parametrize(("batch_size", "batches"), [(1, [1] * 6), (2, [2, 2, 2]), (4, [4, 2]), (99, [6])])
+def test_pieces_fill_batches_across_clips_and_come_back_in_order(batch_size, batches):
+    doubler = Doubler(batch_size=batch_size)
+    results = doubler.encode(items(*THREE))
+    assert [r.vector.tolist() for r in results] == DOUBLED_MEANS
+    assert [(r.clip_id, r.n_units) for r in results] == [("c0", 3), ("c1", 1), ("c2", 2)]
+    assert doubler.batches == batches
+
+
+def test_one_bad_clip_does_not_spoil_its_batch():
+    results = Doubler(batch_size=6).encode(items(THREE[0], [[np.nan, 1]], [[np.inf, 1]], THREE[2]))
+    assert [r.vector.tolist() for r in (results[0], results[3])] == [DOUBLED_MEANS[0], DOUBLED_MEANS[2]]
+    for failed in results[1:3]:
+        assert isinstance(failed, ExtractionError)
+        assert (failed.stage, failed.cause) == ("encode", "not_finite")
+        assert "NaN or Inf" in failed.message
+
+
+def test_a_batch_too_large_for_the_device_is_halved():
+    doubler = Doubler(fits=2, batch_size=6)
+    assert [r.vector.tolist() for r in doubler.encode(items(*THREE))] == DOUBLED_MEANS
+    assert doubler.batches == [6, 3, 1, 2, 3, 1, 2]
+
+
+def test_a_clip_too_large_for_the_device_fails_alone():
+    results = Doubler(batch_size=6).encode(items([[666, 0]], *THREE[1:]))
+    assert isinstance(results[0], ExtractionError)
+    assert (results[0].cause, results[0].stage) == ("out_of_memory", "encode")
+    assert [r.vector.tolist() for r in results[1:]] == DOUBLED_MEANS[1:]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be >= 1, got 0"),
+        ({"precision": "int4"}, "unknown precision 'int4'; known: fp32, bf16"),
+        ({"device": "tpu"}, "unknown device 'tpu'; known: auto, cpu, cuda"),
+    ],
+)
+def test_settings_out_of_range(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Doubler(**settings)
+
+
+def test_devices_on_a_machine_without_cuda(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device("auto") == resolve_device("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match="device 'cuda' was asked for and PyTorch sees no CUDA device"):
+        resolve_device("cuda")

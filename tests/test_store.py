@@ -1,0 +1,143 @@
+"""The store: what is written is read back, nothing torn is taken for whole, a changed clip counts as not done."""
+
+import json
+
+import numpy as np
+import pytest
+
+from extractors.base import Embedding
+from extractors.clip import Clip
+from pipeline.errors import PipelineError
+from pipeline.sources import source_of, sources_of
+from pipeline.store import EmbeddingStore, Failure
+
+RECIPE = {"extractor": "visual/x", "dim": 3, "settings": {}}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return EmbeddingStore.create(tmp_path / "features", "visual", RECIPE, "request-1")
+
+
+def embedding(clip_id, value=1.0):
+    return Embedding(clip_id, np.full(3, value, dtype=np.float32), 2)
+
+
+def test_what_is_written_is_read_back(store):
+    vectors = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    ids = ["a", "b/c", "ü", "d"]
+    store.write_part([Embedding(i, v, 1) for i, v in zip(ids, vectors, strict=True)], dict.fromkeys(ids, "s"))
+    assert store.done() == {(i, "s") for i in ids}
+    read = store.read()
+    assert list(read) == ids
+    np.testing.assert_array_equal(np.stack(list(read.values())), vectors)
+
+
+def test_rows_of_another_source_are_not_read(store):
+    store.write_part([embedding("a", 1.0)], {"a": "old"})
+    store.write_part([embedding("a", 2.0)], {"a": "new"})
+    assert store.read({"a": "old"})["a"][0] == 1.0
+    assert store.read({"a": "new"})["a"][0] == 2.0
+    assert store.read({"a": "other"}) == {}
+
+
+def test_a_chunk_written_twice_is_one_part(store):
+    for _ in range(2):
+        store.write_part([embedding("a"), embedding("b")], {"a": "1", "b": "2"})
+    assert len(list(store.folder.glob("part-*.parquet"))) == 1
+
+
+def test_another_recipe_is_another_folder(tmp_path, store):
+    other = EmbeddingStore.create(tmp_path / "features", "visual", RECIPE | {"settings": {"fps": 2}}, "request-2")
+    assert other.folder != store.folder
+    assert other.done() == set()
+
+
+def test_a_request_leads_to_its_store(tmp_path, store):
+    features = tmp_path / "features"
+    EmbeddingStore.create(features, "visual", RECIPE, "request-3")  # other words for the same recipe
+    for request in ("request-1", "request-3"):
+        found = EmbeddingStore.find(features, "visual", request)
+        assert found is not None
+        assert found.folder == store.folder
+    assert EmbeddingStore.find(features, "visual", "request-9") is None
+
+
+def test_failures_are_rows(store):
+    failure = Failure("a", "read", "undecodable", 'a "quoted", two\nline message', "12:3")
+    store.write_failures([failure])
+    assert store.failures() == {"a": failure}
+    store.write_failures([])
+    assert store.failures() == {}
+
+
+def test_leftovers_of_a_killed_write_are_removed(tmp_path, store):
+    leftover = store.folder / ".writing-0123"
+    leftover.write_bytes(b"half")
+    EmbeddingStore.create(tmp_path / "features", "visual", RECIPE, "request-1")
+    assert not leftover.exists()
+    assert store.read() == {}
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_a_torn_part_is_refused_by_name(store, keep):
+    path = store.write_part([embedding("a")], {"a": "1"})
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(PipelineError, match=rf"cannot read .*{path.name}.*; delete this file and extract again"):
+        store.done()
+
+
+def test_a_broken_recipe_is_refused_by_name(tmp_path, store):
+    (store.folder / "recipe.json").write_text("{")
+    with pytest.raises(PipelineError, match="cannot read .*recipe.json"):
+        EmbeddingStore.all(tmp_path / "features", "visual")
+
+
+def test_failures_of_another_layout_are_refused(store):
+    (store.folder / "failures.csv").write_text("clip,why\na,b\n")
+    with pytest.raises(PipelineError, match="expected the columns clip_id, stage"):
+        store.failures()
+
+
+def test_vectors_of_another_dim_are_refused(store):
+    with pytest.raises(ValueError, match="expected 3-d embeddings, got 5-d"):
+        store.write_part([Embedding("a", np.zeros(5, dtype=np.float32), 1)], {"a": "1"})
+
+
+def test_the_recipe_is_kept_with_its_fingerprint(store):
+    record = json.loads((store.folder / "recipe.json").read_text())
+    assert record["recipe"] == RECIPE
+    assert record["fingerprint"] == store.folder.name
+
+
+@pytest.mark.parametrize(
+    ("vector", "n_units", "message"),
+    [
+        (np.zeros((2, 2), np.float32), 1, r"a \(D,\) float32 vector"),
+        (np.zeros(2), 1, "float32 vector, got .* float64"),
+        (np.array([np.nan], np.float32), 1, "holds NaN or Inf"),
+        (np.zeros(2, np.float32), 0, "n_units must be >= 1"),
+    ],
+)
+def test_an_embedding_checks_itself(vector, n_units, message):
+    with pytest.raises(ValueError, match=message):
+        Embedding("a", vector, n_units)
+
+
+def test_a_stamp_follows_the_file_the_span_and_the_words(tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"one")
+    clip = Clip("a", str(path), transcript="hello")
+    before = source_of(clip, "visual")
+    assert before == source_of(clip, "audio")
+    assert source_of(Clip("a", str(path), end_s=1.0), "visual") != before
+    path.write_bytes(b"other")
+    assert source_of(clip, "visual") != before
+    assert source_of(clip, "text") != source_of(Clip("a", str(path), transcript="hullo"), "text")
+    assert source_of(Clip("a", str(path)), "text") == "none"
+
+
+def test_a_file_that_is_gone_keeps_the_stamp_of_its_embedding(tmp_path):
+    clip = Clip("a", str(tmp_path / "gone.mp4"))
+    assert sources_of([clip], "visual", [("a", "3:4")]) == {"a": "3:4"}
+    assert sources_of([clip], "visual", [])["a"].startswith("unreadable")
