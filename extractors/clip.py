@@ -30,6 +30,4 @@ class Clip:
         if not self.start_s >= 0.0:
             raise ValueError(f"clip {self.clip_id!r}: start_s must be >= 0, got {self.start_s}")
         if self.end_s is not None and not self.end_s > self.start_s:
-            raise ValueError(
-                f"clip {self.clip_id!r}: end_s ({self.end_s}) must be after start_s ({self.start_s})"
-            )
+            raise ValueError(f"clip {self.clip_id!r}: end_s ({self.end_s}) must be after start_s ({self.start_s})")

@@ -109,8 +109,10 @@ class FrameReader(StreamReader):
             self._until_s = time_s + (float(frame.duration * self._tick) or self._frame_s)
 
     def _finish(self) -> None:
-        if self._held is not None and not self._picker.done and self._until_s > self.clip.start_s:
-            self._keep(*self._held)
+        if self._held is not None and self._until_s > self.clip.start_s:
+            keeps = self._picker.keeps_frame_until(self._until_s)
+            if keeps or not self.frames:
+                self._keep(*self._held)
         if not self.frames:
             raise self._nothing_kept()
 

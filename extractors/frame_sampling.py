@@ -63,8 +63,8 @@ def target_times(sampling: FrameSampling, start_s: float, end_s: float) -> list[
 class FramePicker:
     """Says, frame by frame in presentation order, which frames are on display at the target times.
 
-    A frame is on display from its own time until the next frame's; the first also stands for what was before it, the
-    last for what comes after. No frame is picked twice, so targets denser than the frames give every frame once.
+    A frame is on display from its own time until the next frame's, the first also before its time. No frame is picked
+    twice, so targets denser than the frames give every frame once.
 
     Args:
         targets_s: (n,) ascending, seconds.
@@ -82,7 +82,7 @@ class FramePicker:
     def keeps_frame_until(self, next_frame_s: float) -> bool:
         """Whether the frame that leaves the display at next_frame_s is to be kept.
 
-        Call it once a frame, with the time of the frame after it, or math.inf for the last frame.
+        Call it once a frame, with the time of the frame after it; for the last frame, with its own end.
         """
         n_before = bisect_left(self._targets_s, next_frame_s - TIMESTAMP_ROUNDING_S)
         keeps = n_before > self._n_served

@@ -24,6 +24,7 @@ from extractors.waveform_reader import WaveformReader
 SEEK_LEADS_S = (1.0, 10.0, math.inf)
 # FFmpeg's names of formats where a seek lands amid a packet; MPEG times then shift by a frame.
 WITHOUT_INDEX = ("mpeg", "mpegts", "ogg")
+PLAYLISTS = ("concat", "dash", "hls")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,13 +177,13 @@ def read_media(clip: Clip, needs: MediaNeeds) -> Media:
         video, audio = _read_streams(clip, needs)
     except ExtractionError as error:
         return Media(error if needs.frames else None, error if needs.sample_rate_hz else None)
-    media_frames: FrameBatch | ExtractionError | None = None
+    frames: FrameBatch | ExtractionError | None = None
     waveform: Waveform | ExtractionError | None = None
     if video is not None:
-        media_frames = video.failure or FrameBatch(np.stack(video.frames), np.array(video.times_s))
+        frames = video.failure or FrameBatch(np.stack(video.frames), np.array(video.times_s))
     if audio is not None:
         waveform = audio.failure or Waveform(audio.samples(), audio.sample_rate_hz)
-    return Media(media_frames, waveform)
+    return Media(frames, waveform)
 
 
 def _read_streams(clip: Clip, needs: MediaNeeds) -> tuple[FrameReader | None, WaveformReader | None]:
@@ -266,18 +267,19 @@ def _check_file(path: str) -> None:
     except PermissionError as cause:
         raise error("permission_denied", "may not be read by this user; change its permissions") from cause
     except OSError as cause:
-        raise error("undecodable", f"cannot be opened ({cause.strerror}); copy it again") from cause
+        raise error("undecodable", f"cannot be opened ({cause.strerror}); check the path and the disk") from cause
     if status.st_size == 0:
         raise error("empty_file", "0 bytes; copy it again")
 
 
 def _open(path: str) -> InputContainer:
-    """Opens a local file, and never a URL that a name or a playlist holds."""
+    """Opens a local file, and never what a playlist in it points to."""
     try:
-        return av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace")
+        container = av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except av.FFmpegError as cause:
-        raise ExtractionError(
-            "read",
-            "undecodable",
-            f"{path}: not readable as video or audio ({cause.strerror}); play it to see whether it is whole",
-        ) from cause
+        message = f"{path}: not readable as video or audio ({cause.strerror}); play it to see whether it is whole"
+        raise ExtractionError("read", "undecodable", message) from cause
+    if container.format.name in PLAYLISTS:
+        container.close()
+        raise ExtractionError("read", "undecodable", f"{path}: a playlist, not a video; put the video itself there")
+    return container

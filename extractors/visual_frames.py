@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as image
 
 from extractors.base import Prepared
 from extractors.batching import NetworkExtractor
@@ -38,14 +38,21 @@ class FramePreprocessing:
     std: tuple[float, float, float]
 
     def crop_frames(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(T, 3, H, W) uint8 RGB -> (T, 3, crop, crop) uint8."""
-        mode = InterpolationMode(self.interpolation)
-        resized = image.resize(torch.tensor(frames), [self.resize], interpolation=mode, antialias=True)
-        return image.center_crop(resized, [self.crop, self.crop]).contiguous().numpy()
+        """(T, 3, H, W) uint8 RGB -> (T, 3, crop, crop) uint8.
+
+        With torchvision's first transforms, as its own presets: the second ones resize uint8 by another route, whose
+        pixels differ by one level here and there.
+        """
+        return np.stack([self._crop(torch.tensor(frame)) for frame in frames])  # one by one: resized in float32
+
+    def _crop(self, frame: Tensor) -> NDArray[np.uint8]:
+        resized = image.resize(frame, [self.resize], InterpolationMode(self.interpolation), antialias=True)
+        crop: NDArray[np.uint8] = image.center_crop(resized, [self.crop, self.crop]).numpy()
+        return crop
 
     def normalise(self, crops: Tensor) -> Tensor:
         """(T, 3, crop, crop) uint8 -> float32, about zero mean and unit spread."""
-        return image.normalize(image.to_dtype(crops, torch.float32, scale=True), list(self.mean), list(self.std))
+        return image.normalize(image.convert_image_dtype(crops, torch.float32), list(self.mean), list(self.std))
 
     def __str__(self) -> str:
         return (

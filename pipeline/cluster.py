@@ -28,6 +28,7 @@ from pipeline.errors import PipelineError
 from pipeline.files import write_atomic
 from pipeline.metrics import clustering_scores
 from pipeline.provenance import environment, stable_hash
+from tib import TIB
 
 LINE_EVERY = 10  # epochs between two lines, as the published demo prints them
 
@@ -43,8 +44,6 @@ def train(settings: Settings, views: Views, labels: Mapping[str, str]) -> bool:
     Raises:
         PipelineError: no K, views that do not fit the objective, or a folder that cannot be written.
     """
-    if settings.train.n_clusters is None:
-        raise PipelineError("train.n_clusters is not set: how many clusters? (--clusters 7)")
     out = settings.results
     inputs = stable_hash({"views": _digest(views), "train": settings.train.model_dump()}, 20)
     if _inputs_of(out) == inputs:
@@ -69,10 +68,10 @@ def _usable(views: Views) -> Views:
     return views.take(complete)
 
 
-def _fit(settings: Settings, views: Views, labels: Mapping[str, str]) -> Any:
-    from tib import TIB
-
+def _fit(settings: Settings, views: Views, labels: Mapping[str, str]) -> TIB:
     section = settings.train
+    if section.n_clusters is None:
+        raise PipelineError("train.n_clusters is not set: how many clusters? (--clusters 7)")
     model = TIB(
         n_clusters=section.n_clusters,
         objective=section.objective,
@@ -110,7 +109,7 @@ def _reporter(bar: Any, clip_ids: Sequence[str], labels: Mapping[str, str]) -> C
 def _digest(views: Views) -> str:
     digest = hashlib.sha256(json.dumps([views.clip_ids, list(views.arrays)]).encode())
     for array in views.arrays.values():
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 
@@ -121,7 +120,7 @@ def _inputs_of(out: Path) -> str | None:
         return None  # not there or not whole: trained again
 
 
-def _write(settings: Settings, views: Views, model: Any, inputs: str, seconds: float) -> None:
+def _write(settings: Settings, views: Views, model: TIB, inputs: str, seconds: float) -> None:
     out = settings.results
     out.mkdir(parents=True, exist_ok=True)
     (out / "run.json").unlink(missing_ok=True)

@@ -153,6 +153,16 @@ def _read_csv(path: Path) -> list[dict[str, str]]:
         raise PipelineError(f"cannot read {path} ({error}); run `train` again") from None
 
 
+def labels_of(settings: Settings, views: Views) -> dict[str, str]:
+    """Ground truth to score with: the file that was given, else what lies beside the views; {} where there is none."""
+    if settings.labels:
+        return read_label_file(settings.labels, views.clip_ids)
+    beside = [settings.views / "labels.npy", settings.views / "labels.csv"] if settings.views else []
+    beside.append(settings.work / "labels.csv")
+    found = next((path for path in beside if path.exists()), None)
+    return read_label_file(found, views.clip_ids) if found else {}
+
+
 def read_label_file(path: Path, clip_ids: list[str]) -> dict[str, str]:
     """Ground truth from a CSV (clip_id,label) or an .npy with one label a row of the views.
 

@@ -61,7 +61,8 @@ class Reduction:
         if view.shape[1] != len(self.mean):
             raise ValueError(f"expected {len(self.mean)}-d embeddings, as it was fitted on, got {view.shape[1]}-d")
         centred = (view - self.mean) / self.scale
-        return centred if self.components is None else centred @ self.components.T
+        projected = centred if self.components is None else centred @ self.components.T
+        return projected.astype(np.float32, copy=False)
 
 
 def fit_reduction(view: NDArray[np.float32], dim: int | None, *, standardize: bool, seed: int) -> Reduction:
@@ -191,7 +192,7 @@ def _write(folder: Path, views: Views, fitted: Mapping[str, Reduction], recipe: 
         np.save(buffer, array.astype(np.float32))
         write_atomic(folder / f"{modality}.npy", buffer.getvalue())
     write_atomic(folder / CLIP_IDS, json.dumps(views.clip_ids, ensure_ascii=False))
-    tensors = {}
+    tensors: dict[str, NDArray[np.float32]] = {}
     for modality, one in fitted.items():
         tensors |= {f"{modality}.mean": one.mean, f"{modality}.scale": one.scale}
         if one.components is not None:

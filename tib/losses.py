@@ -7,7 +7,7 @@ import sys
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - torch's own name for it
+from torch.nn import functional as F
 
 # The floor under every probability that is put into a logarithm; the published demo's constant.
 EPS = sys.float_info.epsilon

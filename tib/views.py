@@ -44,9 +44,7 @@ def check_n_clusters(n_clusters: int, n_clips: int) -> None:
         ValueError: n_clusters > n_clips.
     """
     if n_clusters > n_clips:
-        raise ValueError(
-            f"n_clusters={n_clusters} is more than the {n_clips} clip(s) given; ask for fewer clusters"
-        )
+        raise ValueError(f"n_clusters={n_clusters} is more than the {n_clips} clip(s) given; ask for fewer clusters")
 
 
 def warn_of_constant_views(views: Mapping[str, NDArray[Any]]) -> None:
@@ -68,9 +66,7 @@ def _named(views: Views, list_names: Sequence[str]) -> dict[str, Any]:
                 raise ValueError(f"a view's name must be a non-empty string, got {name!r}")
         return dict(views)
     if not isinstance(views, list | tuple):
-        raise TypeError(
-            f"views must be a dict of name -> (N, D) array or a list of arrays, got {type(views).__name__}"
-        )
+        raise TypeError(f"views must be a dict of name -> (N, D) array or a list of arrays, got {type(views).__name__}")
     if len(views) != len(list_names):
         raise ValueError(
             f"a list of views is taken as {', '.join(list_names)}, got {len(views)} view(s); "

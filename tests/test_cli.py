@@ -1,0 +1,199 @@
+"""The command line, run as a person runs it: what is printed, what is written, the exit code."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from corpus_factory import SMALL_ENCODERS, WORDS, write_folder_corpus
+from media_factory import write_clip
+
+from pipeline.report import _cards
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+def pipeline(*words: str | Path) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "pipeline", *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+
+
+def sets(*overrides: str) -> list[str]:
+    return [word for override in overrides for word in ("--set", override)]
+
+
+FAST = sets("train.epochs=12", "train.restarts=2")
+
+
+@pytest.fixture(scope="module")
+def views_dir(tmp_path_factory):
+    """Three planted clusters in the published demo's layout, labels beside them."""
+    folder = tmp_path_factory.mktemp("views")
+    rng = np.random.default_rng(0)
+    labels = np.repeat([-1, 0, 2], 20)
+    for name in ("text", "video", "audio"):
+        centres = 4 * rng.normal(size=(3, 10))
+        np.save(folder / f"{name}.npy", centres[np.repeat([0, 1, 2], 20)] + rng.normal(size=(60, 10)))
+    np.save(folder / "labels.npy", labels)
+    return folder
+
+
+def test_cached_features_alone(views_dir, tmp_path):
+    out = tmp_path / "run"
+    words = ("train", "--views", views_dir, "--clusters", 3, "--objective", "reference", "--seed", 358, "--out", out)
+    done = pipeline(*words, *FAST)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith(" epoch ")]
+    assert [line.split()[1] for line in lines] == ["0", "10"]
+    for name in ("consistency", "superfluous", "complementarity", "acc", "nmi"):
+        assert f" {name} " in lines[-1]
+    written = {path.name for path in out.iterdir()}
+    assert written >= {
+        *("assignments.csv", "metrics.json", "history.csv", "model.safetensors", "model.json"),
+        *("config.yaml", "run.json", "report.html"),
+    }
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["scores"]["majority_acc"] == pytest.approx(1 / 3)
+    assert metrics["baselines"]["k-means all"]["nmi"]["mean"] > 0.9
+    again = pipeline(*words, *FAST)
+    assert "train: nothing to do" in again.stdout
+    scored = pipeline("evaluate", "--out", out)
+    assert scored.returncode == 0, scored.stderr
+    assert "k-means visual" in scored.stdout
+
+
+def test_without_labels_there_are_no_scores(views_dir, tmp_path):
+    for name in ("text", "video", "audio"):
+        (tmp_path / f"{name}.npy").write_bytes((views_dir / f"{name}.npy").read_bytes())
+    out = tmp_path / "run"
+    done = pipeline("train", "--views", tmp_path, "--clusters", 3, "--objective", "reference", "--out", out, *FAST)
+    assert done.returncode == 0, done.stderr
+    assert " acc " not in done.stdout
+    assert "scores" not in json.loads((out / "metrics.json").read_text())
+
+
+def mosi_tree(root: Path) -> None:
+    (root / "Raw/Video/Segmented").mkdir(parents=True)
+    (root / "Raw/Transcript/Segmented").mkdir(parents=True)
+    for video in ("_dI--eQ6qVU", "03bSnISJMiM"):
+        lines = []
+        for n in range(1, 5):
+            write_clip(root / f"Raw/Video/Segmented/{video}_{n}.mp4", duration_s=0.3, tones_hz=(100.0 * n,))
+            lines.append(f"{n}_DELIM_{WORDS[n].upper()}\n")
+        (root / f"Raw/Transcript/Segmented/{video}.annotprocessed").write_text("".join(lines))
+
+
+def mmsa_tree(root: Path) -> None:
+    rows = ["video_id,clip_id,text,label,annotation,mode"]
+    for video in ("_dI--eQ6qVU", "03bSnISJMiM"):
+        (root / "Raw" / video).mkdir(parents=True)
+        for n in range(1, 5):
+            write_clip(root / f"Raw/{video}/{n}.mp4", duration_s=0.3, tones_hz=(100.0 * n,))
+            rows.append(f'{video},{n},"{WORDS[n]}, yes",{n - 2.6},Positive,train')
+    (root / "label.csv").write_text("\n".join(rows) + "\n")
+
+
+@pytest.mark.parametrize(("tree", "n_labels"), [(mosi_tree, 0), (mmsa_tree, 8)])
+def test_raw_mosi_in_both_layouts(tmp_path, tree, n_labels):
+    tree(tmp_path / "MOSI")
+    words = ("--config", "configs/mosi.yaml", "--clips", tmp_path / "MOSI", *sets(f"workdir={tmp_path / 'work'}"))
+    done = pipeline("extract", *words, *sets(*SMALL_ENCODERS))
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert f"8 clips, {n_labels or 'none'} with a label" in done.stdout
+    assert "audio/davenet has RANDOM weights" in done.stdout
+    labels = (tmp_path / "work/labels.csv").read_text().splitlines()[1:]
+    assert len(labels) == n_labels
+    if n_labels:
+        assert labels[0] == "03bSnISJMiM_1,-2"  # -1.6 rounds to -2
+    manifest = [json.loads(line) for line in (tmp_path / "work/manifest.jsonl").read_text().splitlines()]
+    assert [row["clip_id"] for row in manifest][-1] == "_dI--eQ6qVU_4"
+    again = pipeline("extract", *words, *sets(*SMALL_ENCODERS))
+    assert "extract: nothing to do: 8 clips" in again.stdout
+
+
+def test_all_stages_on_raw_clips_and_again(tmp_path):
+    root = write_folder_corpus(tmp_path / "clips", 10)
+    (root / "clip_03.mp4").write_bytes(b"no video at all")
+    words = ("run", "--clips", root, *sets(f"workdir={tmp_path / 'work'}", "name=mine", *SMALL_ENCODERS))
+    done = pipeline(*words, *FAST, *sets("train.n_clusters=2", "train.objective=reference"))
+    assert done.returncode == 1, done.stderr  # one clip failed, the rest is done and saved
+    out = tmp_path / "work/results/mine"
+    assert (out / "report.html").exists()
+    again = pipeline(*words, *FAST, *sets("train.n_clusters=2", "train.objective=reference"))
+    assert again.returncode == 1
+    for stage in ("prepare", "extract", "reduce", "train"):
+        assert f"{stage}: nothing to do" in again.stdout
+
+
+def test_text_of_clips_is_data_in_the_report(tmp_path):
+    root = write_folder_corpus(tmp_path / "clips", 6)
+    (root / "clip_00.txt").write_text("</script><script>alert('x')</script> & <b>bold</b>")
+    words = sets(f"workdir={tmp_path / 'work'}", "name=x", *SMALL_ENCODERS, "train.n_clusters=2")
+    done = pipeline("run", "--clips", root, *words, *FAST, *sets("train.objective=reference"))
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "work/results/x/report.html").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;alert" in page
+    assert "random weights" in page
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+def test_cards_order_clusters_by_size_and_clips_by_confidence():
+    rows = [{"clip_id": c, "cluster": k, "confidence": p} for c, k, p in (("a", "0", "0.2"), ("b", "1", "0.5"))]
+    rows.append({"clip_id": "c", "cluster": "1", "confidence": "0.9"})
+    cards = _cards(rows, {"c": "hello"})
+    assert [(card["cluster"], card["size"]) for card in cards] == [("1", 2), ("0", 1)]
+    assert [row["clip_id"] for row in cards[0]["surest"]] == ["c", "b"]
+    assert cards[0]["surest"][0]["transcript"] == "hello"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "No such command 'trian'"),
+        (["train", "--config", "configs/nowhere.yaml"], "no such config file"),
+        (["train", "--set", "train.n_cluster=3"], "did you mean 'train.n_clusters'?"),
+        (["train", "--views", "nowhere", "--clusters", "3"], "--views nowhere: no such folder"),
+        (["extract", "--clips", "nowhere"], "nowhere"),
+        (["extract"], "corpus.root is not set"),
+        (["reduce", "--set", "workdir=nowhere"], "run `prepare` or `extract` first"),
+        (["train", "--set", "workdir=nowhere"], "run `reduce` first"),
+        (["report", "--out", "nowhere"], "run `train` first"),
+    ],
+)
+def test_what_cannot_run_is_one_line_and_exit_code_2(words, message):
+    done = pipeline(*words)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], "train.n_clusters is not set"),
+        (["train.n_clusters=61"], "61"),
+        (["train.n_clusters=3", "train.objective=refrence"], "reference"),
+    ],
+)
+def test_training_that_cannot_run_is_one_line(views_dir, tmp_path, overrides, message):
+    done = pipeline("train", "--views", views_dir, "--out", tmp_path / "run", *sets(*overrides))
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.shared_data
+@pytest.mark.skipif(not (SHARED / "data/grid").is_dir(), reason="../shared/data/grid is not beside this checkout")
+def test_real_grid_clips_end_to_end(tmp_path):
+    words = ("--config", "configs/grid.yaml", *sets(f"workdir={tmp_path}", "train.objective=reference"), *FAST)
+    done = pipeline("run", "--clips", SHARED / "data/grid", *words)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "results/grid/metrics.json").read_text())
+    assert metrics["n_clips"] == metrics["n_scored"] == 24
+    assert set(metrics["baselines"]) == {"k-means visual", "k-means text", "k-means audio", "k-means all"}

@@ -1,0 +1,67 @@
+"""A fitted estimator on disk: arrays in model.safetensors, everything else in model.json, in one folder."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load, save
+from torch import Tensor
+
+ARRAYS, DESCRIPTION = "model.safetensors", "model.json"
+FORMAT = "tib-model"
+FORMAT_VERSION = 1
+
+
+def write_model(folder: Path, arrays: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
+    """Write both files whole; the description, which holds the arrays' checksum, last.
+
+    Args:
+        folder: made where it is not there.
+        arrays: any device.
+        description: what JSON can hold.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    packed = save({name: array.detach().cpu().contiguous() for name, array in arrays.items()})
+    head = {"format": FORMAT, "format_version": FORMAT_VERSION, "arrays_sha256": hashlib.sha256(packed).hexdigest()}
+    _replace(folder / ARRAYS, packed)
+    _replace(folder / DESCRIPTION, (json.dumps({**head, **description}, indent=1) + "\n").encode())
+
+
+def read_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Arrays (on the CPU) and description, as `write_model` took them.
+
+    Raises:
+        FileNotFoundError: a file is not there.
+        ValueError: not a model, another format version, or two files that do not belong together.
+    """
+    for name in (ARRAYS, DESCRIPTION):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"no saved TIB model in {folder}: {name} is not there; give the folder of save()")
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{folder / DESCRIPTION} is not JSON ({error}); save the model again") from error
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise ValueError(f"{folder / DESCRIPTION} does not describe a TIB model; give the folder of save()")
+    if description["format_version"] != FORMAT_VERSION:
+        raise ValueError(
+            f"{folder} holds format version {description['format_version']!r}, this code reads {FORMAT_VERSION}; "
+            "load it with the version of the code that saved it, or fit and save again"
+        )
+    packed = (folder / ARRAYS).read_bytes()
+    if hashlib.sha256(packed).hexdigest() != description["arrays_sha256"]:
+        raise ValueError(f"{folder / ARRAYS} is not the file that {DESCRIPTION} was written with; save the model again")
+    return load(packed), description
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Whole or not at all: a crash leaves the old file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
