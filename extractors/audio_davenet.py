@@ -30,7 +30,7 @@ WEIGHTS = PretrainedWeights(
     extractor="audio/davenet",
     name="DAVEnet audio branch",
     file_name="audio_model.pth",
-    where="its authors never published one at a known address, so train it (github.com/dharwath/DAVEnet-pytorch)",
+    where="training (github.com/dharwath/DAVEnet-pytorch); none were ever published at a known address",
     licence="not published",
     preprocessing="16 kHz mono, 40 log-mel bands (see extractors/logmel.py), cut to 2048 frames",
 )

@@ -26,16 +26,17 @@ class FrameReader(StreamReader):
         end_s: where the video ends, if known better than from the file's header.
 
     Attributes:
-        frames: each (3, H, W) uint8 RGB, upright, all of the first one's size.
-        times_s: when each is shown.
+        frames: (T, 3, H, W) uint8 RGB, upright, all of the first one's size; once finished.
+        times_s: (T,) when each is shown.
     """
 
     kind = "video"
 
     def __init__(self, clip: Clip, sought: bool, sampling: FrameSampling, end_s: float | None = None) -> None:
         super().__init__(clip, sought)
-        self.frames: list[NDArray[np.uint8]] = []
+        self.frames: NDArray[np.uint8] = np.empty((0, 3, 0, 0), dtype=np.uint8)
         self.times_s: list[float] = []
+        self._kept: list[NDArray[np.uint8]] = []  # (3, H, W) each
         self._sampling = sampling
         self._end_s = end_s
         self._targets_s: list[float] = []
@@ -111,21 +112,23 @@ class FrameReader(StreamReader):
     def _finish(self) -> None:
         if self._held is not None and self._until_s > self.clip.start_s:
             keeps = self._picker.keeps_frame_until(self._until_s)
-            if keeps or not self.frames:
+            if keeps or not self._kept:
                 self._keep(*self._held)
-        if not self.frames:
+        if not self._kept:
             raise self._nothing_kept()
+        self.frames = np.stack(self._kept)
+        self._kept.clear()
 
     def _keep(self, frame: av.VideoFrame, time_s: float) -> None:
         self._check_size(frame.width, frame.height)
-        if not self.frames:
+        if not self._kept:
             self._size = (frame.width, frame.height)
             self._quarter_turns = round(frame.rotation / 90)  # counter-clockwise, as in np.rot90
         rgb = self._reformatter.reformat(frame, *self._size, format="rgb24", threads=1).to_ndarray()  # (H, W, 3)
         upright = np.rot90(rgb, self._quarter_turns)
-        self.frames.append(np.ascontiguousarray(upright.transpose(2, 0, 1)))
+        self._kept.append(np.ascontiguousarray(upright.transpose(2, 0, 1)))
         self.times_s.append(time_s)
-        if len(self.frames) * self.frames[0].nbytes > MAX_KEPT_BYTES:
+        if len(self._kept) * self._kept[0].nbytes > MAX_KEPT_BYTES:
             raise self._error(
                 "out_of_memory",
                 f"its sampled frames exceed {MAX_KEPT_BYTES / 2**30:g} GiB; sample fewer or cut it with start_s, end_s",

@@ -180,9 +180,9 @@ def read_media(clip: Clip, needs: MediaNeeds) -> Media:
     frames: FrameBatch | ExtractionError | None = None
     waveform: Waveform | ExtractionError | None = None
     if video is not None:
-        frames = video.failure or FrameBatch(np.stack(video.frames), np.array(video.times_s))
+        frames = video.failure or FrameBatch(video.frames, np.array(video.times_s))
     if audio is not None:
-        waveform = audio.failure or Waveform(audio.samples(), audio.sample_rate_hz)
+        waveform = audio.failure or Waveform(audio.samples, audio.sample_rate_hz)
     return Media(frames, waveform)
 
 

@@ -25,6 +25,10 @@ class WaveformReader(StreamReader):
     Args:
         clip, sought: see StreamReader.
         sample_rate_hz: of the waveform.
+
+    Attributes:
+        samples: (L,) float32 mono, up to the last one decoded or end_s; sample 0 is at start_s, holes are silent; once
+            finished.
     """
 
     kind = "audio"
@@ -32,6 +36,7 @@ class WaveformReader(StreamReader):
     def __init__(self, clip: Clip, sought: bool, sample_rate_hz: int) -> None:
         super().__init__(clip, sought)
         self.sample_rate_hz = sample_rate_hz
+        self.samples: NDArray[np.float32] = np.empty(0, dtype=np.float32)
         self._n_wanted: int | None = None
         if clip.end_s is not None:
             self._n_wanted = max(1, round((clip.end_s - clip.start_s) * sample_rate_hz))
@@ -40,13 +45,6 @@ class WaveformReader(StreamReader):
         self._resampler: av.AudioResampler | None = None
         self._source_rate_hz = 0
         self._n_settling = SETTLING_FRAMES
-
-    def samples(self) -> NDArray[np.float32]:
-        """(L,) mono, L up to the last sample decoded or end_s; sample 0 is at start_s, holes are silent."""
-        waveform = np.zeros(max(first + len(chunk) for first, chunk in self._chunks), dtype=np.float32)
-        for first, chunk in self._chunks:
-            waveform[first : first + len(chunk)] = chunk
-        return waveform
 
     def _prepare(self, container: InputContainer) -> None:
         """Nothing: any sound can be mixed and resampled."""
@@ -102,6 +100,10 @@ class WaveformReader(StreamReader):
             raise self._nothing_kept()
         if not all(np.isfinite(chunk).all() for _, chunk in self._chunks):
             raise self._error("not_finite", "its audio holds NaN or infinite samples; re-encode it")
+        self.samples = np.zeros(max(first + len(chunk) for first, chunk in self._chunks), dtype=np.float32)
+        for first, chunk in self._chunks:
+            self.samples[first : first + len(chunk)] = chunk
+        self._chunks.clear()
 
 
 def _mono(frame: Any) -> av.AudioFrame:

