@@ -1,4 +1,4 @@
-"""Why a clip has no embedding: the fixed list of causes and the error that carries one."""
+"""What can go wrong: a clip that has no embedding, with its cause; weights that cannot be had."""
 
 CAUSES = (
     "missing_file",
@@ -35,3 +35,11 @@ class ExtractionError(Exception):
         self.stage = stage
         self.cause = cause
         self.message = message
+
+    def __reduce__(self) -> tuple[type["ExtractionError"], tuple[str, str, str]]:
+        """Pickles with its three parts, so that it survives the way back from another process."""
+        return ExtractionError, (self.stage, self.cause, self.message)
+
+
+class WeightsError(Exception):
+    """The weights of an extractor cannot be had: one line that says what to do. Stops the command, not one clip."""

@@ -18,12 +18,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from extractors.errors import WeightsError
+
 _NAMED_AT_MOST = 4  # keys listed in one message
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
-
-
-class WeightsError(Exception):
-    """The weights of an extractor cannot be had: one line that says what to do. Stops the command, not one clip."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,11 +175,12 @@ def _reduce(settings: Settings) -> None:
 
 def _train(settings: Settings) -> None:
     from pipeline.align import views_of
-    from pipeline.cluster import train
     from pipeline.evaluate import evaluate, labels_of
 
     views = views_of(settings)
     labels = labels_of(settings, views)
+    from pipeline.cluster import train  # only now: it loads PyTorch, and a wrong folder should be told at once
+
     if train(settings, views, labels) or not (settings.results / "report.html").exists():
         evaluate(settings, views, labels)
         _report(settings)

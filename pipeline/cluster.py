@@ -94,10 +94,12 @@ def _reporter(bar: Any, clip_ids: Sequence[str], labels: Mapping[str, str]) -> C
     truth = [labels[clip_ids[row]] for row in scored]
 
     def show(report: Any) -> None:
+        bar.set_postfix_str(f"loss {report.losses['loss']:.3f}", refresh=False)
         bar.update(1)
         if report.epoch % LINE_EVERY:
             return
-        line = f" epoch {report.epoch} " + " ".join(f"{name} {value:.3f}" for name, value in report.losses.items())
+        terms = (f"{name} {value:.3f}" for name, value in report.losses.items() if name != "loss")
+        line = f" epoch {report.epoch} {' '.join(terms)}"
         if truth:
             scores = clustering_scores(truth, report.predict()[scored])
             line += f" acc {scores['acc']:.3f} nmi {scores['nmi']:.3f}"

@@ -19,10 +19,11 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
     """A table to stdout; every column but the first is a number, set to the right."""
     grid = Table(title=title, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
-        grid.add_column(column, justify="left" if index == 0 else "right")
+        grid.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
         grid.add_row(*(str(cell) for cell in row))
-    Console(highlight=False, markup=False, emoji=False).print(grid)
+    width = None if sys.stdout.isatty() else 120
+    Console(width=width, highlight=False, markup=False, emoji=False).print(grid)
 
 
 def progress(total: int, label: str, unit: str) -> "tqdm[Any]":

@@ -6,7 +6,7 @@ from typing import Any
 
 from extractors import registry
 from extractors.base import Extractor
-from extractors.weights import WeightsError
+from extractors.errors import WeightsError
 from pipeline.config import AudioSettings, TextSettings, VisualSettings
 from pipeline.errors import PipelineError
 from pipeline.provenance import LIBRARIES, stable_hash, versions
@@ -34,7 +34,7 @@ def build(modality: str, section: EncoderSection) -> Extractor:
     try:
         return registry.create(section.backbone, **arguments)
     except (WeightsError, ValueError) as error:
-        raise PipelineError(f"extract.{modality}: {error}") from None
+        raise PipelineError(f"{section.backbone}: {error}") from None
 
 
 def recipe_of(modality: str, section: EncoderSection, extractor: Extractor) -> dict[str, Any]:

@@ -151,9 +151,12 @@ def test_a_changed_setting_is_a_new_fingerprint(tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("extract.audio.backbone=davnet", "extract.audio.backbone: unknown extractor 'audio/davnet'; known: audio/davenet"),
-        ("extract.audio.weights=nowhere.pth", "extract.audio: no weights file at nowhere.pth.*extract.audio.weights"),
-        ("extract.audio.weights=hub", "extract.audio: audio/davenet has no weights at a public address"),
+        (
+            "extract.audio.backbone=davnet",
+            "extract.audio.backbone: unknown extractor 'audio/davnet'; known: audio/davenet",
+        ),
+        ("extract.audio.weights=nowhere.pth", "audio/davenet: no weights file at nowhere.pth.*extract.audio.weights"),
+        ("extract.audio.weights=hub", "audio/davenet has no weights at a public address"),
     ],
 )
 def test_a_run_that_cannot_start_says_so_before_any_work(tmp_path, override, message):

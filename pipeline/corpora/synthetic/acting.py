@@ -1,9 +1,32 @@
 """How a face moves through a clip: the expression of its cue comes up, lips follow the voice, eyes blink, the head sways."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.corpora.synthetic.face import Expression
+
+
+class Pose(NamedTuple):
+    """What the rest of the body does with a face.
+
+    `gesture` is a key of hands.GESTURES or None; `lean` the size of the head (1 is at rest, more is towards the
+    camera); `sink` how far the head drops, in canvas pixels.
+    """
+
+    gesture: str | None = None
+    lean: float = 1.0
+    sink: float = 0.0
+    tilt_deg: float = 0.0
+
+
+POSES: dict[str, Pose] = {
+    "displeased": Pose("hand_to_brow", 0.93, 16.0, -4.0),
+    "composed": Pose(),
+    "pleased": Pose("thumb_up", 1.04, 0.0, 6.0),
+    "delighted": Pose("hands_to_cheeks", 1.13, -6.0, 0.0),
+}
 
 # The face at the height of each cue.
 EXPRESSIONS: dict[str, Expression] = {

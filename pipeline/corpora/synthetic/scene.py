@@ -4,7 +4,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.corpora.synthetic.acting import Pose
 from pipeline.corpora.synthetic.face import CENTRE, Expression, Image, draw_head
+from pipeline.corpora.synthetic.hands import Hands
 from pipeline.corpora.synthetic.people import Person
 
 WIDTH, HEIGHT = 320, 240
@@ -14,18 +16,21 @@ _HEAD_SCALE = 0.74  # canvas to frame: the head is about 180 of the 240 lines hi
 class Shot:
     """Everything that stays the same through a clip: place, size, room, light, noise."""
 
-    def __init__(self, person: Person, rng: np.random.Generator) -> None:
+    def __init__(self, person: Person, pose: Pose, rng: np.random.Generator) -> None:
         self._person = person
-        self._scale = _HEAD_SCALE * rng.uniform(0.94, 1.06)
-        self._head_at = np.array([WIDTH / 2 + rng.uniform(-14, 14), 122 + rng.uniform(-7, 7)])
-        self._tilt_deg = rng.normal(0, 2.0)
+        self._pose = pose
+        self._side = int(rng.choice((-1, 1)))
+        self._scale = _HEAD_SCALE * pose.lean * rng.uniform(0.95, 1.05)
+        at = np.array([rng.uniform(-14, 14), rng.uniform(-7, 7)])
+        self._head_at = np.array([WIDTH / 2, 122.0]) + at + [0, pose.sink * self._scale]
+        self._tilt_deg = pose.tilt_deg * self._side + rng.normal(0, 2.0)
         self._background = _draw_room(rng)
         _draw_body(self._background, person, self._head_at, self._scale)
         self._light = _draw_light(rng)
         sigma = rng.uniform(2.0, 5.0)
         self._noise = rng.normal(0, sigma, (HEIGHT + 32, WIDTH + 32, 1)).astype(np.float32)
 
-    def frame(self, expression: Expression, rng: np.random.Generator) -> Image:
+    def frame(self, expression: Expression, raised: float, rng: np.random.Generator) -> Image:
         """One frame, (HEIGHT, WIDTH, 3) uint8 RGB."""
         head, mask = draw_head(self._person, expression)
         turn_deg = self._tilt_deg + 5 * expression.turn
@@ -35,10 +40,17 @@ class Shot:
         warped = cv2.warpAffine(cv2.merge([head, mask]), matrix, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR)
         cover = warped[..., 3:].astype(np.float32) / 255
         image = self._background + cover * (warped[..., :3] - self._background)
+        image = self._with_hands(image.astype(np.uint8), sway, raised)
         image *= self._light
         y, x = rng.integers(0, 32, 2)
         image += self._noise[y : y + HEIGHT, x : x + WIDTH]
         return np.clip(image, 0, 255).astype(np.uint8)
+
+    def _with_hands(self, image: Image, sway: NDArray[np.float64], raised: float) -> NDArray[np.float32]:
+        if self._pose.gesture is not None:
+            hands = Hands(image, self._person, self._head_at + sway, self._scale)
+            hands.draw(self._pose.gesture, raised, self._side)
+        return image.astype(np.float32)
 
 
 def _draw_room(rng: np.random.Generator) -> NDArray[np.float32]:
