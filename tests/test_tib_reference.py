@@ -76,8 +76,8 @@ def plain_mutual_information(p: Tensor, q: Tensor) -> Tensor:
     joint = (joint + joint.t()) / 2
     joint = joint / joint.sum()
     floor = torch.tensor(sys.float_info.epsilon, dtype=joint.dtype)
-    parts = (joint, joint.sum(0).view(1, -1).expand_as(joint), joint.sum(1).view(-1, 1).expand_as(joint))
-    joint, columns, rows = (torch.where(part < floor, floor, part) for part in parts)
+    rows, columns = joint.sum(1).view(-1, 1).expand_as(joint), joint.sum(0).view(1, -1).expand_as(joint)
+    joint, rows, columns = (torch.where(part < floor, floor, part) for part in (joint, rows, columns))
     return (-joint * (joint.log() - columns.log() - rows.log())).sum()
 
 

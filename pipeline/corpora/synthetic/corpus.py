@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.corpora.synthetic.acting import perform
+from pipeline.corpora.synthetic.acting import POSES, perform, raise_hands
 from pipeline.corpora.synthetic.mux import write_mp4
 from pipeline.corpora.synthetic.plan import LABELS, ClipPlan, plan_clips
 from pipeline.corpora.synthetic.scene import Shot
@@ -138,13 +138,13 @@ def _make_clips(
 
 def _make_clip(path: Path, plan: ClipPlan, seed: int) -> None:
     rng = np.random.default_rng((seed, plan.number))
-    n_frames = int(rng.integers(round(2.1 * FPS), round(2.9 * FPS) + 1))
-    speech = speak(syllables(plan.transcript), STYLES[plan.cues.voice], plan.person, n_frames / FPS, rng)
-    times_s = np.arange(n_frames) / FPS
+    speech = speak(syllables(plan.transcript), STYLES[plan.cues.voice], plan.person, rng)
+    times_s = np.arange(round(len(speech.samples) / SAMPLE_RATE_HZ * FPS)) / FPS
     steps_s = np.arange(len(speech.opening)) * STEP / SAMPLE_RATE_HZ
     expressions = perform(plan.cues.face, np.interp(times_s, steps_s, speech.opening), times_s, rng)
-    shot = Shot(plan.person, rng)
+    raised = raise_hands(times_s, rng)
+    shot = Shot(plan.person, POSES[plan.cues.face], rng)
     part = path.with_name(path.name + ".part")
-    frames = (shot.frame(expression, rng) for expression in expressions)
+    frames = (shot.frame(expression, up, rng) for expression, up in zip(expressions, raised, strict=True))
     write_mp4(part, frames, fps=FPS, samples=speech.samples, sample_rate_hz=SAMPLE_RATE_HZ)
     os.replace(part, path)

@@ -29,7 +29,7 @@ def write_mp4(
         sample_rate_hz: of `samples`.
     """
     with av.open(str(path), "w", format="mp4") as container:
-        video = container.add_stream("libx264", rate=fps, options={"preset": "veryfast", "crf": "21"})
+        video = container.add_stream("libx264", rate=fps, options={"preset": "veryfast", "crf": "24"})
         video.codec_context.thread_count = 1
         video.pix_fmt = "yuv420p"
         audio = container.add_stream("aac", rate=sample_rate_hz, layout="mono")

@@ -10,7 +10,7 @@ from pipeline.corpora.synthetic.hands import Hands
 from pipeline.corpora.synthetic.people import Person
 
 WIDTH, HEIGHT = 320, 240
-_HEAD_SCALE = 0.74  # canvas to frame: the head is about 180 of the 240 lines high
+_HEAD_SCALE = 0.8  # canvas to frame: the head is about 195 of the 240 lines high
 
 
 class Shot:
@@ -27,7 +27,7 @@ class Shot:
         self._background = _draw_room(rng)
         _draw_body(self._background, person, self._head_at, self._scale)
         self._light = _draw_light(rng)
-        sigma = rng.uniform(2.0, 5.0)
+        sigma = rng.uniform(2.0, 4.0)
         self._noise = rng.normal(0, sigma, (HEIGHT + 32, WIDTH + 32, 1)).astype(np.float32)
 
     def frame(self, expression: Expression, raised: float, rng: np.random.Generator) -> Image:
@@ -55,13 +55,13 @@ class Shot:
 
 def _draw_room(rng: np.random.Generator) -> NDArray[np.float32]:
     """(HEIGHT, WIDTH, 3): a wall with a few things on it, out of focus."""
-    wall = rng.uniform(120, 185) + rng.normal(0, 10, 3)
+    wall = rng.uniform(135, 180) + rng.normal(0, 5, 3)
     room = np.empty((HEIGHT, WIDTH, 3), np.float32)
     room[:] = wall + np.linspace(12, -18, HEIGHT)[:, None, None]
     for _ in range(rng.integers(2, 5)):
         x, y = int(rng.uniform(0, WIDTH)), int(rng.uniform(0, HEIGHT * 0.8))
         w, h = (int(v) for v in rng.uniform(18, 70, 2))
-        colour = tuple(float(v) for v in np.clip(wall + rng.uniform(-60, 45) + rng.normal(0, 14, 3), 20, 240))
+        colour = tuple(float(v) for v in np.clip(wall + rng.uniform(-45, 30) + rng.normal(0, 10, 3), 20, 240))
         if rng.random() < 0.6:
             cv2.rectangle(room, (x, y), (x + w, y + h), colour, -1)
         else:
@@ -88,8 +88,8 @@ def _draw_body(image: NDArray[np.float32], person: Person, head_at: NDArray[np.f
 
 def _draw_light(rng: np.random.Generator) -> NDArray[np.float32]:
     """(HEIGHT, WIDTH, 3): a gain; brighter towards one side, warmer or cooler."""
-    angle, slope = rng.uniform(0, 2 * np.pi), rng.uniform(0.0, 0.22)
+    angle, slope = rng.uniform(0, 2 * np.pi), rng.uniform(0.0, 0.18)
     y, x = np.mgrid[-1 : 1 : HEIGHT * 1j, -1 : 1 : WIDTH * 1j]
-    gain = rng.uniform(0.88, 1.08) * (1 + slope * (np.cos(angle) * x + np.sin(angle) * y))
-    warmth = rng.normal(0, 0.03)
+    gain = rng.uniform(0.92, 1.08) * (1 + slope * (np.cos(angle) * x + np.sin(angle) * y))
+    warmth = rng.normal(0, 0.02)
     return (gain[..., None] * np.array([1 + warmth, 1.0, 1 - warmth])).astype(np.float32)

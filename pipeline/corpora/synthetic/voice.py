@@ -17,7 +17,15 @@ from pipeline.corpora.synthetic.script import Syllable
 
 SAMPLE_RATE_HZ = 16_000
 STEP = 80  # samples between two values of a control track: 5 ms
-_WINDOW = 400
+SHORTEST_S, LONGEST_S = 2.1, 2.9
+_TAIL_S = 0.2  # of room after the last word
+_WINDOW, _N_FFT = 400, 512
+_STEP_S = STEP / SAMPLE_RATE_HZ
+_BINS_HZ = np.fft.rfftfreq(_N_FFT, 1 / SAMPLE_RATE_HZ)
+# How slowly each control moves: the sigma of a Gaussian, in steps.
+_SMOOTHING = {
+    "voicing": 2.0, "hiss": 1.5, "hiss_hz": 1.0, "opening": 4.0, "accent": 9.0, "breath_in": 5.0, "formants_hz": 4.0
+}
 
 Track = NDArray[np.float64]  # (n_steps,)
 
@@ -80,24 +88,20 @@ class Speech:
     opening: Track
 
 
-def speak(
-    said: list[Syllable], style: VoiceStyle, person: Person, duration_s: float, rng: np.random.Generator
-) -> Speech:
-    """Say the syllables; those that the clip is too short for are left out.
+def speak(said: list[Syllable], style: VoiceStyle, person: Person, rng: np.random.Generator) -> Speech:
+    """Say the syllables in SHORTEST_S to LONGEST_S; those that do not fit are left out.
 
     Args:
         said: of the transcript.
         style: the cue; varied a little from clip to clip.
         person: pitch and length of the vocal tract.
-        duration_s: of the clip.
         rng: the clip's own.
     """
     style = _varied(style, rng)
-    n_steps = round(duration_s * SAMPLE_RATE_HZ) // STEP + 1
-    tracks = _Tracks(n_steps, person.formant_scale)
+    tracks = _Tracks(person.formant_scale)
     tracks.lay_out(said, style, rng)
     pitch_hz = _melody(tracks, style, person.pitch_hz, rng)
-    length = (n_steps - 1) * STEP
+    length = (tracks.n_steps - 1) * STEP
     voiced = _filtered(_glottal_pulses(pitch_hz, length, rng), tracks.voice_gain(style), tracks.voicing)
     noise = rng.standard_normal(length)
     breath = _filtered(noise, tracks.voice_gain(style, tilt=False), tracks.voicing + tracks.breath_in)
@@ -111,26 +115,30 @@ def speak(
 class _Tracks:
     """The controls over time, one value every STEP samples."""
 
-    def __init__(self, n_steps: int, formant_scale: float) -> None:
-        self.n_steps = n_steps
+    def __init__(self, formant_scale: float) -> None:
+        self.n_steps = round(LONGEST_S / _STEP_S) + 1
         self.formant_scale = formant_scale
-        self.formants_hz = np.tile(np.array([500.0, 1500.0, 2500.0]), (n_steps, 1))
-        self.voicing, self.hiss, self.opening, self.accent, self.breath_in = np.zeros((5, n_steps))
-        self.hiss_hz = np.full(n_steps, 4000.0)
+        self.formants_hz = np.tile(np.array([500.0, 1500.0, 2500.0]), (self.n_steps, 1))
+        self.voicing, self.hiss, self.opening, self.accent, self.breath_in = np.zeros((5, self.n_steps))
+        self.hiss_hz = np.full(self.n_steps, 4000.0)
 
     def lay_out(self, said: list[Syllable], style: VoiceStyle, rng: np.random.Generator) -> None:
-        """Place the syllables one after another, then smooth, as a tongue would."""
-        at = round(rng.uniform(0.12, 0.25) / _STEP_S)
+        """Place the syllables one after another, end soon after the last, and smooth it all, as a tongue would."""
+        at = end = round(rng.uniform(0.14, 0.22) / _STEP_S)
         self.breath_in[max(0, at - 22) : at - 4] = 0.35
         for syllable in said:
             length = round(rng.uniform(0.85, 1.2) / style.syllables_per_s / _STEP_S)
-            if at + length > self.n_steps - round(0.12 / _STEP_S):
+            if at + length > self.n_steps - round(_TAIL_S / _STEP_S):
                 break
             self._place(syllable, at, length, rng)
-            at += length + (round(style.pause_s * rng.uniform(0.8, 1.2) / _STEP_S) if syllable.ends_phrase else 0)
-        for name, width in (("voicing", 2.0), ("hiss", 1.5), ("opening", 4.0), ("accent", 9.0), ("breath_in", 5.0)):
-            setattr(self, name, gaussian_filter1d(getattr(self, name), width))
-        self.formants_hz = gaussian_filter1d(self.formants_hz, 4.0, axis=0) * self.formant_scale
+            at = end = at + length
+            if syllable.ends_phrase:
+                at += round(style.pause_s * rng.uniform(0.8, 1.2) / _STEP_S)
+        shortest = round(SHORTEST_S / _STEP_S) + 1
+        self.n_steps = min(self.n_steps, max(shortest, end + round(_TAIL_S / _STEP_S)))
+        for name, width in _SMOOTHING.items():
+            setattr(self, name, gaussian_filter1d(getattr(self, name)[: self.n_steps], width, axis=0))
+        self.formants_hz *= self.formant_scale
 
     def _place(self, syllable: Syllable, at: int, length: int, rng: np.random.Generator) -> None:
         onset, end = at + max(3, round(0.28 * length)), at + length
@@ -164,10 +172,6 @@ class _Tracks:
     def hiss_gain(self) -> NDArray[np.float64]:
         octaves = np.log2(np.maximum(_BINS_HZ, 50)[:, None] / self.hiss_hz)
         return np.exp(-((octaves / 0.6) ** 2))
-
-
-_STEP_S = STEP / SAMPLE_RATE_HZ
-_BINS_HZ = np.fft.rfftfreq(512, 1 / SAMPLE_RATE_HZ)
 
 
 def _varied(style: VoiceStyle, rng: np.random.Generator) -> VoiceStyle:
@@ -205,10 +209,10 @@ def _glottal_pulses(pitch_hz: Track, length: int, rng: np.random.Generator) -> N
 
 def _filtered(source: NDArray[np.float64], gain: NDArray[np.float64], amplitude: Track) -> NDArray[np.float64]:
     """`source` (L,) through a spectral gain (n_bins, n_steps) that changes every STEP samples."""
-    _, _, spectrum = stft(source, nperseg=_WINDOW, noverlap=_WINDOW - STEP, nfft=512)
+    _, _, spectrum = stft(source, nperseg=_WINDOW, noverlap=_WINDOW - STEP, nfft=_N_FFT)
     steps = np.minimum(np.arange(spectrum.shape[1]), gain.shape[1] - 1)
     spectrum = spectrum * (gain[:, steps] * amplitude[steps])
-    _, out = istft(spectrum, nperseg=_WINDOW, noverlap=_WINDOW - STEP, nfft=512)
+    _, out = istft(spectrum, nperseg=_WINDOW, noverlap=_WINDOW - STEP, nfft=_N_FFT)
     return out[: len(source)]
 
 
