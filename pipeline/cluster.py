@@ -28,6 +28,7 @@ from pipeline.errors import PipelineError
 from pipeline.files import write_atomic
 from pipeline.metrics import clustering_scores
 from pipeline.provenance import environment, stable_hash
+from pipeline.reduce import encoders_of, untrained
 from tib import TIB
 
 LINE_EVERY = 10  # epochs between two lines, as the published demo prints them
@@ -137,12 +138,15 @@ def _write(settings: Settings, views: Views, model: TIB, inputs: str, seconds: f
     model.save(out)
     resolved = settings.model_dump(mode="json")
     write_atomic(out / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+    encoders = encoders_of(settings)
     record = {
         "inputs": inputs,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": settings.train.seed,
         "restarts": settings.train.restarts,
         "n_clips": len(views.clip_ids),
+        "encoders": encoders,
+        "untrained_encoders": untrained(encoders),
         "views": {name: list(array.shape) for name, array in views.arrays.items()},
         "seconds": {"train": round(seconds, 3)},
         **environment(),

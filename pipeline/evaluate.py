@@ -17,6 +17,7 @@ from pipeline.errors import PipelineError
 from pipeline.files import write_atomic
 from pipeline.manifest import read_labels
 from pipeline.metrics import clustering_scores
+from pipeline.reduce import encoders_of, untrained
 
 BASELINE_SEEDS = range(5)
 SCORES = ("acc", "nmi", "ari", "n_clusters_used")
@@ -39,6 +40,7 @@ def evaluate(settings: Settings, views: Views, labels: Mapping[str, str]) -> dic
     assignments = read_assignments(out)
     sizes = np.unique(list(assignments.values()), return_counts=True)
     metrics: dict[str, Any] = {
+        "untrained_encoders": untrained(encoders_of(settings)),
         "n_clips": len(assignments),
         "n_clusters": n_clusters,
         "n_clusters_used": len(sizes[0]),
@@ -101,6 +103,8 @@ def _mean_sd(runs: list[dict[str, float | int]]) -> dict[str, dict[str, float]]:
 def _tell(metrics: Mapping[str, Any], out: Path) -> None:
     used, k, n = metrics["n_clusters_used"], metrics["n_clusters"], metrics["n_clips"]
     say(f"evaluate: {n} clips in {used} of {k} clusters, sizes {list(metrics['cluster_sizes'].values())}")
+    for modality in metrics["untrained_encoders"]:
+        say(f"evaluate: {modality}: its encoder has RANDOM weights (untrained)")
     if "scores" not in metrics:
         say(f"evaluate: no labels, so no scores; see {out / 'metrics.json'}")
         return

@@ -71,10 +71,6 @@ def extract(
     jobs = [_plan(settings, modality, clips, retry_failed) for modality in modalities]
     active = [job for job in jobs if job.pending]
     if active:
-        for job in active:
-            record = job.store.recipe["weights"]
-            if not record.get("trained", True):
-                say(f"extract: {job.modality}: {job.store.recipe['extractor']} has RANDOM weights (untrained)")
         _run(active, clips, settings.extract)
     _summary(jobs, len(clips), nothing_to_do=not active)
     return sum(job.n_failed for job in jobs)
@@ -221,6 +217,11 @@ def _encode(job: Job, prepared: list[Prepared]) -> list[Embedding | ExtractionEr
         return [_encode(job, [item])[0] for item in prepared]
 
 
+def _named(job: Job) -> str:
+    trained = job.store.recipe["weights"].get("trained", True)
+    return job.modality if trained else f"{job.modality} (RANDOM weights, untrained)"
+
+
 def _summary(jobs: Sequence[Job], n_clips: int, *, nothing_to_do: bool) -> None:
     for job in jobs:
         for note in job.notes[:5]:
@@ -229,7 +230,7 @@ def _summary(jobs: Sequence[Job], n_clips: int, *, nothing_to_do: bool) -> None:
             say(f"extract: {job.modality}: and {len(job.notes) - 5} more like these")
     if nothing_to_do:
         say(f"extract: nothing to do: {n_clips} clips accounted for in {', '.join(j.modality for j in jobs)}")
-    rows = [(j.modality, j.n_done, j.n_failed, j.n_skipped, n_clips) for j in jobs]
+    rows = [(_named(j), j.n_done, j.n_failed, j.n_skipped, n_clips) for j in jobs]
     table(f"extract: {n_clips} clips", ("modality", "done now", "failed", "done before", "clips"), rows)
     for job in jobs:
         causes: dict[str, int] = {}

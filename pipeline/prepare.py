@@ -23,6 +23,8 @@ def prepare(settings: Settings) -> int:
     if settings.corpus.root is None:
         raise PipelineError("corpus.root is not set: the folder with the raw clips (CLIPS=DIR, or --clips DIR)")
     corpus = read_corpus(settings.corpus.kind, settings.corpus.root, **settings.corpus.options())
+    if settings.corpus.kind == "synthetic":
+        say("prepare: a SYNTHETIC corpus, made here: drawn faces, synthesised voices, sentences from a lexicon")
     work = settings.work
     changed = write_manifest(work / "manifest.jsonl", corpus.clips)
     root = {"kind": settings.corpus.kind, "root": str(Path(corpus.root).resolve())}

@@ -201,6 +201,20 @@ def _write(folder: Path, views: Views, fitted: Mapping[str, Reduction], recipe: 
     write_atomic(folder / "recipe.json", json.dumps(recipe, indent=2, ensure_ascii=False) + "\n")
 
 
+def encoders_of(settings: Settings) -> dict[str, dict[str, Any]]:
+    """The recipe of each modality's embeddings behind the reduced views; {} for cached features."""
+    path = settings.work / "reduced" / "recipe.json"
+    if settings.views or not path.exists():
+        return {}
+    features = json.loads(path.read_text(encoding="utf-8"))["features"]
+    return {modality: found["recipe"] for modality, found in features.items()}
+
+
+def untrained(encoders: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The modalities whose encoder has random weights: every output says so."""
+    return [modality for modality, recipe in encoders.items() if not recipe["weights"].get("trained", True)]
+
+
 def load_reduction(folder: Path) -> dict[str, Reduction]:
     """The fitted reduction of every modality, to project new clips.
 

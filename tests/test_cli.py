@@ -103,7 +103,7 @@ def test_raw_mosi_in_both_layouts(tmp_path, tree, n_labels):
     done = pipeline("extract", *words, *sets(*SMALL_ENCODERS))
     assert done.returncode == 0, done.stderr + done.stdout
     assert f"8 clips, {n_labels or 'none'} with a label" in done.stdout
-    assert "audio/davenet has RANDOM weights" in done.stdout
+    assert "audio (RANDOM weights, untrained)" in done.stdout
     labels = (tmp_path / "work/labels.csv").read_text().splitlines()[1:]
     assert len(labels) == n_labels
     if n_labels:

@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tib.losses import joint_distribution, mutual_information, sampled_superfluous_information
+from tib.losses import (
+    joint_distribution,
+    mutual_information,
+    sampled_superfluous_information,
+    summed_joint_distribution,
+)
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden" / "tib_reference.npz"
 
@@ -152,3 +157,11 @@ def test_sampled_superfluous_information_refuses_other_shapes(
 ) -> None:
     with pytest.raises(ValueError, match=r"need one shape \(\.\.\., N, D\)"):
         sampled_superfluous_information(torch.ones(z_shape), torch.ones(prior_shape))
+
+
+def test_the_summed_joint_is_the_product() -> None:
+    p, q = (torch.rand(2, 40, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    p, q = p / p.sum(-1, keepdim=True), q / q.sum(-1, keepdim=True)
+    summed, product = summed_joint_distribution(p, q), joint_distribution(p, q)
+    assert summed.numpy() == pytest.approx(product.numpy(), abs=1e-15)
+    assert torch.allclose(mutual_information(p, q, summed_joint_distribution), mutual_information(p, q), atol=1e-14)

@@ -4,6 +4,7 @@ Shapes: R restarts, N clips, K clusters, D embedding. All logarithms are natural
 """
 
 import sys
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from torch.nn import functional as F
 
 # The floor under every probability that is put into a logarithm; the published demo's constant.
 EPS = sys.float_info.epsilon
+
+JointOf = Callable[[Tensor, Tensor], Tensor]
 
 
 def joint_distribution(p: Tensor, q: Tensor) -> Tensor:
@@ -29,7 +32,21 @@ def joint_distribution(p: Tensor, q: Tensor) -> Tensor:
     return joint / joint.sum((-1, -2), keepdim=True)
 
 
-def mutual_information(p: Tensor, q: Tensor) -> Tensor:
+def summed_joint_distribution(p: Tensor, q: Tensor) -> Tensor:
+    """joint_distribution added up clip by clip, as the published demo does: the same value, another rounding.
+
+    Makes an (N, K, K) tensor, or (R, N, K, K). Only for retracing the published run, where every step doubles a
+    difference of 1e-16.
+
+    Args, Returns: as joint_distribution.
+    Source: the published demo code.
+    """
+    joint = (p.unsqueeze(-1) * q.unsqueeze(-2)).sum(-3)
+    joint = (joint + joint.transpose(-1, -2)) / 2
+    return joint / joint.sum((-1, -2), keepdim=True)
+
+
+def mutual_information(p: Tensor, q: Tensor, joint_of: JointOf = joint_distribution) -> Tensor:
     """I(C; C') = Σ_ij P_ij (log P_ij - log P_i - log P_j), with P = joint_distribution(p, q). Positive.
 
     Entries of P and of its marginals below EPS are replaced by EPS, as the published demo does; its number is minus
@@ -38,6 +55,7 @@ def mutual_information(p: Tensor, q: Tensor) -> Tensor:
 
     Args:
         p, q: (N, K) or (R, N, K) posteriors; rows sum to 1.
+        joint_of: how the joint is added up; what it is does not depend on it.
     Returns:
         () or (R,), nats, between 0 and log K.
     Raises:
@@ -49,7 +67,7 @@ def mutual_information(p: Tensor, q: Tensor) -> Tensor:
             f"mutual_information needs two posteriors of one shape, (N, K) or (R, N, K); "
             f"got {tuple(p.shape)} and {tuple(q.shape)}"
         )
-    joint = joint_distribution(p, q)
+    joint = joint_of(p, q)
     # Expanded before the logarithm, not broadcast after it: the backward pass then adds up in the demo's order.
     rows = joint.sum(-1, keepdim=True).expand_as(joint).clamp_min(EPS)
     columns = joint.sum(-2, keepdim=True).expand_as(joint).clamp_min(EPS)

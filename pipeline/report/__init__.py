@@ -12,6 +12,7 @@ from pipeline.config import Settings
 from pipeline.errors import PipelineError
 from pipeline.files import write_atomic
 from pipeline.manifest import read_manifest
+from pipeline.reduce import encoders_of
 from pipeline.store import EmbeddingStore
 
 SHOWN = 5  # clips named in a cluster's card, at either end of its confidence
@@ -41,7 +42,7 @@ def report(settings: Settings) -> Path:
         clusters=_cards(rows, _transcripts(settings)),
         confidence=sum(float(row["confidence"]) for row in rows) / len(rows),
         failures=_failures(settings),
-        encoders=_encoders(settings),
+        encoders=encoders_of(settings),
         config=(out / "config.yaml").read_text(encoding="utf-8"),
     )
     write_atomic(out / "report.html", page)
@@ -74,12 +75,3 @@ def _failures(settings: Settings) -> list[dict[str, Any]]:
         for store, _ in EmbeddingStore.all(settings.work / "features", modality):
             rows += [{"modality": modality, "failure": failure} for failure in store.failures().values()]
     return rows
-
-
-def _encoders(settings: Settings) -> dict[str, Any]:
-    """What made the views, from the reduction's recipe; {} for cached features."""
-    path = settings.work / "reduced" / "recipe.json"
-    if settings.views or not path.exists():
-        return {}
-    features = json.loads(path.read_text(encoding="utf-8"))["features"]
-    return {modality: found["recipe"] for modality, found in features.items()}

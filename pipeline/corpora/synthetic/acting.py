@@ -1,4 +1,4 @@
-"""How a face moves through a clip: the expression of its cue comes up, lips follow the voice, eyes blink, the head sways."""
+"""How a face moves through a clip: its expression comes up, lips follow the voice, eyes blink, the head sways."""
 
 from typing import NamedTuple
 

@@ -149,8 +149,8 @@ def _shade_skin(rgb: Image, contour: Points, person: Person, expression: Express
     cv2.multiply(rgb, full_size, dst=rgb, scale=1 / 128)
     fold = np.zeros((CANVAS, CANVAS), np.uint8)
     _draw_creases(fold, person, expression, slide)
-    fold = 255 - cv2.GaussianBlur(fold, (7, 7), 1.6) // 2
-    cv2.multiply(rgb, cv2.merge([fold, fold, fold]), dst=rgb, scale=1 / 255)
+    shade = 255 - cv2.GaussianBlur(fold, (7, 7), 1.6) // 2
+    cv2.multiply(rgb, cv2.merge([shade, shade, shade]), dst=rgb, scale=1 / 255)
 
 
 def _draw_creases(mask: Image, person: Person, e: Expression, slide: Points) -> None:

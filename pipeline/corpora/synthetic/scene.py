@@ -66,7 +66,7 @@ def _draw_room(rng: np.random.Generator) -> NDArray[np.float32]:
             cv2.rectangle(room, (x, y), (x + w, y + h), colour, -1)
         else:
             cv2.ellipse(room, (x, y), (w // 2, h // 2), float(rng.uniform(0, 180)), 0, 360, colour, -1)
-    return cv2.GaussianBlur(room, (0, 0), rng.uniform(4, 8))
+    return cv2.GaussianBlur(room, (0, 0), rng.uniform(4, 8)).astype(np.float32, copy=False)
 
 
 def _draw_body(image: NDArray[np.float32], person: Person, head_at: NDArray[np.float64], scale: float) -> None:

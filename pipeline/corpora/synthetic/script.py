@@ -1,4 +1,4 @@
-"""The words of the demo corpus: short spoken film reviews from a sentiment lexicon, and how they fall into syllables."""
+"""The words of the demo corpus: short film reviews from a sentiment lexicon, and how they fall into syllables."""
 
 import re
 from dataclasses import dataclass

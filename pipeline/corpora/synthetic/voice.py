@@ -24,7 +24,13 @@ _STEP_S = STEP / SAMPLE_RATE_HZ
 _BINS_HZ = np.fft.rfftfreq(_N_FFT, 1 / SAMPLE_RATE_HZ)
 # How slowly each control moves: the sigma of a Gaussian, in steps.
 _SMOOTHING = {
-    "voicing": 2.0, "hiss": 1.5, "hiss_hz": 1.0, "opening": 4.0, "accent": 9.0, "breath_in": 5.0, "formants_hz": 4.0
+    "voicing": 2.0,
+    "hiss": 1.5,
+    "hiss_hz": 1.0,
+    "opening": 4.0,
+    "accent": 9.0,
+    "breath_in": 5.0,
+    "formants_hz": 4.0,
 }
 
 Track = NDArray[np.float64]  # (n_steps,)
