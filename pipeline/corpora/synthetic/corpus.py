@@ -1,7 +1,5 @@
 """Writes the demo corpus to a folder: clip by clip, resumable, the same for the same seed."""
 
-import csv
-import io
 import json
 import os
 from collections.abc import Callable
@@ -17,7 +15,9 @@ from pipeline.corpora.synthetic.plan import LABELS, ClipPlan, plan_clips
 from pipeline.corpora.synthetic.scene import Shot
 from pipeline.corpora.synthetic.script import syllables
 from pipeline.corpora.synthetic.voice import SAMPLE_RATE_HZ, STEP, STYLES, speak
+from pipeline.corpora.tables import format_table
 from pipeline.errors import PipelineError
+from pipeline.files import write_atomic
 
 GENERATOR_VERSION = 1
 FPS = 15
@@ -59,8 +59,8 @@ def write_synthetic_corpus(
         return
     (root / "clips").mkdir(parents=True, exist_ok=True)
     if not (root / _DESCRIPTION).is_file():
-        _write_text(root / _UNFINISHED, json.dumps(description, indent=2) + "\n")
-    _write_text(csv_path, _csv_text(plans))
+        write_atomic(root / _UNFINISHED, json.dumps(description, indent=2) + "\n")
+    write_atomic(csv_path, _csv_text(plans))
     _make_clips(root, missing, seed, len(plans), progress)
     if (root / _UNFINISHED).is_file():
         os.replace(root / _UNFINISHED, root / _DESCRIPTION)
@@ -106,17 +106,8 @@ def _clip_path(root: Path, plan: ClipPlan) -> Path:
 
 
 def _csv_text(plans: list[ClipPlan]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "transcript", "label"])
-    writer.writerows([f"clips/{plan.clip_id}.mp4", plan.transcript, plan.label] for plan in plans)
-    return text.getvalue()
-
-
-def _write_text(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    rows = [(f"clips/{plan.clip_id}.mp4", plan.transcript, str(plan.label)) for plan in plans]
+    return format_table(("file", "transcript", "label"), rows)
 
 
 def _make_clips(
