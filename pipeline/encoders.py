@@ -33,8 +33,10 @@ def build(modality: str, section: EncoderSection) -> Extractor:
         raise PipelineError(f"extract.{modality}.backbone: unknown extractor {section.backbone!r}; known: {known}")
     try:
         return registry.create(section.backbone, **arguments)
-    except (WeightsError, ValueError) as error:
-        raise PipelineError(f"{section.backbone}: {error}") from None
+    except WeightsError as error:  # names the extractor or the setting itself
+        raise PipelineError(str(error)) from None
+    except ValueError as error:
+        raise PipelineError(f"extract.{modality}: {error}") from None
 
 
 def recipe_of(modality: str, section: EncoderSection, extractor: Extractor) -> dict[str, Any]:

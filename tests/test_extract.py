@@ -155,8 +155,8 @@ def test_a_changed_setting_is_a_new_fingerprint(tmp_path):
             "extract.audio.backbone=davnet",
             "extract.audio.backbone: unknown extractor 'audio/davnet'; known: audio/davenet",
         ),
-        ("extract.audio.weights=nowhere.pth", "audio/davenet: no weights file at nowhere.pth.*extract.audio.weights"),
-        ("extract.audio.weights=hub", "audio/davenet has no weights at a public address"),
+        ("extract.audio.weights=nowhere.pth", "no weights file at nowhere.pth.*extract.audio.weights"),
+        ("extract.audio.weights=hub", "audio/davenet has no hub to download from"),
     ],
 )
 def test_a_run_that_cannot_start_says_so_before_any_work(tmp_path, override, message):
