@@ -23,16 +23,17 @@ setup: $(READY) ## .venv with the locked packages; the other targets do it thems
 .venv/bin/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1); set PYTHON=..." >&2; exit 2; }
-	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
 
 $(READY): requirements.lock pyproject.toml | .venv/bin/uv
-	.venv/bin/uv pip install -q --python $(PY) --require-hashes -r requirements.lock
-	.venv/bin/uv pip install -q --python $(PY) --no-deps --no-build-isolation -e .
+	@echo 'setting up .venv from requirements.lock (once; PyTorch alone is a few GB)'
+	@.venv/bin/uv pip install --python $(PY) --require-hashes -r requirements.lock
+	@.venv/bin/uv pip install -q --python $(PY) --no-deps --no-build-isolation -e .
 	@touch $@
 
 demo: $(READY) ## the whole pipeline on clips made here, offline: the place to start
-	$(PY) -m pipeline run --config configs/demo.yaml $(ARGS)
+	@$(PY) -m pipeline run --config configs/demo.yaml $(ARGS)
 
 test: $(READY) ## the tests
 	$(PY) -m pytest -n 2 $(ARGS)

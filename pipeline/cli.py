@@ -175,7 +175,7 @@ def _reduce(settings: Settings) -> None:
 
 def _train(settings: Settings) -> None:
     from pipeline.align import views_of
-    from pipeline.evaluate import evaluate, labels_of
+    from pipeline.evaluate import evaluate, labels_of, show
 
     views = views_of(settings)
     labels = labels_of(settings, views)
@@ -184,6 +184,8 @@ def _train(settings: Settings) -> None:
     if train(settings, views, labels) or not (settings.results / "report.html").exists():
         evaluate(settings, views, labels)
         _report(settings)
+    else:
+        show(settings)
 
 
 def _evaluate(settings: Settings) -> None:

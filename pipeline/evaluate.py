@@ -62,6 +62,17 @@ def evaluate(settings: Settings, views: Views, labels: Mapping[str, str]) -> dic
     return metrics
 
 
+def show(settings: Settings) -> None:
+    """Prints what evaluate wrote before, and where the page is."""
+    path = settings.results / "metrics.json"
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"cannot read {path} ({error}); run `evaluate` again") from None
+    _tell(metrics, settings.results)
+    say(f"report: {settings.results / 'report.html'}")
+
+
 def baselines(views: Views, labels_true: Mapping[str, str], n_clusters: int) -> dict[str, Any]:
     """What costs nothing: the majority class, and k-means on each view and on all.
 
@@ -115,7 +126,17 @@ def _tell(metrics: Mapping[str, Any], out: Path) -> None:
     rows.append(("majority class", f"{scores['majority_acc']:.3f}", "0.000", "0.000", "1"))
     title = f"evaluate: {metrics['n_scored']} clips with a label (mean ± sd over restarts or seeds)"
     table(title, ("", "ACC", "NMI", "ARI", "clusters used"), rows)
-    say(f"evaluate: wrote {out / 'metrics.json'}")
+    say(f"evaluate: {_in_words(metrics)}; see {out / 'metrics.json'}")
+
+
+def _in_words(metrics: Mapping[str, Any]) -> str:
+    """Whether the clusters are worth having, in a sentence."""
+    if not metrics["baselines"]:
+        return "too few clips for a baseline"
+    nmi, best = metrics["scores"]["nmi"], max(metrics["baselines"].items(), key=lambda item: item[1]["nmi"]["mean"])
+    name, level = best[0], best[1]["nmi"]["mean"]
+    verdict = "above" if nmi > level else "not above"
+    return f"NMI {nmi:.3f} is {verdict} the best baseline, {name} with {level:.3f}"
 
 
 def _spread(values: Mapping[str, Mapping[str, float]]) -> list[str]:
