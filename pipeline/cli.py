@@ -4,6 +4,7 @@ Exit codes: 0 all done; 1 some clips failed, the rest is done and saved; 2 the c
 the user.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -36,6 +37,9 @@ Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the first rest
 
 def main() -> None:
     """Runs the command line; every expected error is one line on stderr."""
+    # PyTorch's threads spin while they wait for each other. On a machine that has other work to do that made training
+    # 3-9 times slower than letting them sleep (docs/performance.md). Read when PyTorch loads, which is later.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = app(standalone_mode=False)
     except PipelineError as error:

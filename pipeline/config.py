@@ -129,7 +129,7 @@ class TrainSettings(Section):
 
     n_clusters: int | None = Field(None, ge=2, description="K, the number of clusters")
     objective: str = Field("reference", description="reference: the published demo's training")
-    restarts: int = Field(10, ge=1, description="independent runs side by side; the lowest loss is kept")
+    restarts: int = Field(1, ge=1, description="independent runs side by side; the lowest loss is kept")
     epochs: int = Field(500, ge=1, description="full-batch steps")
     learning_rate: float = Field(0.05, gt=0, description="of Adam")
     seed: int = Field(0, ge=0, description="restart r starts from seed + r")

@@ -53,9 +53,9 @@ def evaluate(settings: Settings, views: Views, labels: Mapping[str, str]) -> dic
         labels_true = np.array([labels[clip_id] for clip_id in scored])
         metrics["n_scored"] = len(scored)
         metrics["scores"] = clustering_scores(labels_true, [assignments[clip_id] for clip_id in scored])
-        metrics["restarts"] = _mean_sd(
-            [clustering_scores(labels_true, [row[c] for c in scored]) for row in read_restarts(out)]
-        )
+        restarts = read_restarts(out)
+        metrics["n_restarts"] = len(restarts)
+        metrics["restarts"] = _mean_sd([clustering_scores(labels_true, [row[c] for c in scored]) for row in restarts])
         metrics["baselines"] = baselines(views, dict(zip(scored, labels_true, strict=True)), n_clusters)
     write_atomic(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     _tell(metrics, out)
@@ -121,7 +121,8 @@ def _tell(metrics: Mapping[str, Any], out: Path) -> None:
         return
     scores, restarts = metrics["scores"], metrics["restarts"]
     rows: list[tuple[str, ...]] = [("TIB", *(f"{scores[s]:.3f}" for s in SCORES[:3]), str(used))]
-    rows.append(("TIB, each restart alone", *_spread(restarts)))
+    if metrics["n_restarts"] > 1:
+        rows.append((f"TIB, each of {metrics['n_restarts']} restarts", *_spread(restarts)))
     rows += [(name, *_spread(values)) for name, values in metrics["baselines"].items()]
     rows.append(("majority class", f"{scores['majority_acc']:.3f}", "0.000", "0.000", "1"))
     title = f"evaluate: {metrics['n_scored']} clips with a label (mean ± sd over restarts or seeds)"

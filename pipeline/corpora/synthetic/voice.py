@@ -74,10 +74,10 @@ class VoiceStyle:
 
 
 STYLES: dict[str, VoiceStyle] = {
-    "charged": VoiceStyle(6.5, 5.0, 6.0, 0.10, -13, 0.0, 0.02),
-    "lively": VoiceStyle(2.5, 4.0, 5.0, 0.16, -18, 4.0, 0.05),
-    "level": VoiceStyle(0.0, 1.0, 4.3, 0.22, -23, 8.0, 0.08),
-    "subdued": VoiceStyle(-2.0, 1.2, 3.2, 0.42, -30, 13.0, 0.35),
+    "charged": VoiceStyle(6.5, 5.0, 6.0, 0.08, -10, -2.0, 0.02),
+    "lively": VoiceStyle(2.5, 4.0, 4.8, 0.20, -19, 4.0, 0.05),
+    "level": VoiceStyle(0.0, 1.0, 4.3, 0.20, -27, 10.0, 0.05),
+    "subdued": VoiceStyle(-2.0, 1.2, 3.2, 0.40, -34, 13.0, 0.6),
 }
 
 
