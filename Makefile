@@ -12,6 +12,7 @@ CLIPS_OPTION = $(if $(CLIPS),--clips '$(CLIPS)')
 VIEWS_OPTION = $(if $(VIEWS),--views '$(VIEWS)') $(if $(LABELS),--labels '$(LABELS)')
 OUT_OPTION = $(if $(OUT),--out '$(OUT)')
 
+.NOTPARALLEL:
 .PHONY: help setup demo test lint lock prepare extract reduce train evaluate report run
 
 help: ## list every target

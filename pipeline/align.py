@@ -1,18 +1,21 @@
 """Views: one matrix a modality, rows aligned by clip_id; from the store, the workdir or a folder of arrays."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import MODALITIES, Settings
+from pipeline.config import MODALITIES
 from pipeline.errors import PipelineError
 from pipeline.store import EmbeddingStore
 
 PUBLISHED_NAMES = {"video": "visual"}  # the published demo's file names -> ours
+LABEL_LIKE = {"label", "y", "y_true", "labels_true", "target", "targets", "gt", "ground_truth"}
 CLIP_IDS = "clip_ids.json"
 
 
@@ -31,6 +34,13 @@ class Views:
     def complete(self) -> NDArray[np.bool_]:
         """(N,) True where a clip has every modality."""
         return np.all([~np.isnan(array).any(axis=1) for array in self.arrays.values()], axis=0)
+
+    def digest(self) -> str:
+        """SHA-256 of the ids, the modalities' names and every value."""
+        digest = hashlib.sha256(json.dumps([self.clip_ids, list(self.arrays)]).encode())
+        for array in self.arrays.values():
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
     def take(self, rows: NDArray[np.bool_]) -> "Views":
         """The clips where `rows` is True."""
@@ -60,20 +70,6 @@ def align(clip_ids: Sequence[str], embeddings: Mapping[str, Mapping[str, NDArray
                 array[row] = vectors[clip_id]
         arrays[modality] = array
     return Views(kept, arrays)
-
-
-def views_of(settings: Settings) -> Views:
-    """What a run clusters: the cached features it was pointed at, or the workdir's reduced views.
-
-    Raises:
-        PipelineError: there are none, or they are not whole.
-    """
-    if settings.views:
-        return read_views(settings.views)
-    reduced = settings.work / "reduced"
-    if not (reduced / "recipe.json").exists():
-        raise PipelineError(f"no reduced views in {reduced}; run `reduce` first, with the same config")
-    return read_views(reduced)
 
 
 def read_views(folder: Path) -> Views:
@@ -112,6 +108,8 @@ def _read_arrays(folder: Path) -> Views:
         name = PUBLISHED_NAMES.get(path.stem, path.stem)
         if name == "labels":
             continue
+        if name.lower() in LABEL_LIKE:
+            raise PipelineError(f"{path} looks like labels, which no view may hold; call it labels.npy, or move it")
         if name in arrays:
             raise PipelineError(f"{folder} holds two files for {name!r} ({path.name} is one); keep one of them")
         arrays[name] = read_array(path)
@@ -121,7 +119,9 @@ def _read_arrays(folder: Path) -> Views:
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise PipelineError(f"{folder}: views of different lengths ({told}); every view needs one row a clip")
-    n_clips = next(iter(lengths.values()), 0)
+    if not lengths:
+        raise PipelineError(f"{folder}: no views here; expected text.npy, video.npy (or visual.npy), audio.npy")
+    n_clips = next(iter(lengths.values()))
     return Views(_read_clip_ids(folder, n_clips), _in_order(arrays))
 
 
@@ -144,6 +144,21 @@ def _read_clip_ids(folder: Path, n_clips: int) -> list[str]:
     return [str(clip_id) for clip_id in clip_ids]
 
 
+def load_npy(path: Path) -> NDArray[Any]:
+    """An .npy file's array, of any dtype but objects.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or is no .npy file.
+    """
+    with path.open("rb") as file:
+        try:
+            return np.lib.format.read_array(file, allow_pickle=False)
+        except OSError:
+            raise
+        except Exception as error:  # a garbled header breaks NumPy's parser in many ways
+            raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+
+
 def read_array(path: Path) -> NDArray[np.float32]:
     """A numeric .npy as float32; pickled objects are refused.
 
@@ -151,10 +166,10 @@ def read_array(path: Path) -> NDArray[np.float32]:
         PipelineError: not an .npy of numbers, or an infinite value.
     """
     try:
-        array = np.load(path, allow_pickle=False)
+        array = load_npy(path)
         if array.dtype.kind not in "fiub":
             raise ValueError(f"its dtype is {array.dtype}")
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError) as error:
         raise PipelineError(f"cannot read {path} as an array of numbers ({error})") from None
     values = np.asarray(array, dtype=np.float32)
     if np.isinf(values).any():

@@ -7,7 +7,7 @@ the user.
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,10 +46,12 @@ def main() -> None:
         _stop(f"error: {error}", 2)
     except (KeyboardInterrupt, typer.Abort):
         _stop("stopped; what is finished is saved, and the same command goes on from there", 130)
+    except OSError as error:  # a full disk, a file in the way of a folder: the message names the path
+        _stop(f"error: {error}", 2)
     except Exception as error:
         if not hasattr(error, "format_message"):  # click's usage errors say what is wrong
             raise
-        _stop(f"error: {error.format_message()}", 2)
+        _stop(f"error: {error.format_message() or 'no stage was given'}", 2)
     else:
         sys.exit(code if isinstance(code, int) else 0)
 
@@ -67,7 +69,7 @@ def _exit(n_failed: int) -> None:
 @app.command()
 def prepare(config: Config = None, set_: Set = None, clips: Clips = None) -> None:
     """Corpus -> manifest.jsonl and labels.csv; reports what does not match."""
-    _exit(_prepare(load_settings(config, set_ or (), corpus__root=clips)))
+    _exit(_prepare(_on_clips(config, set_, clips)))
 
 
 @app.command()
@@ -79,7 +81,7 @@ def extract(
     retry_failed: Retry = False,
 ) -> None:
     """Raw clips -> embeddings, resumable; prepares the corpus first."""
-    settings = load_settings(config, set_ or (), corpus__root=clips)
+    settings = _on_clips(config, set_, clips)
     _exit(_prepare_if_told(settings) + _extract(settings, only, retry_failed))
 
 
@@ -138,7 +140,7 @@ def run(
     retry_failed: Retry = False,
 ) -> None:
     """All stages, raw clips to scored clusters; each skips what is done."""
-    settings = load_settings(config, set_ or (), corpus__root=clips, out=out)
+    settings = _on_clips(config, set_, clips, out=out)
     n_failed = _prepare_if_told(settings) + _extract(settings, None, retry_failed)
     _reduce(settings)
     _train(settings)
@@ -149,6 +151,17 @@ def _config_of(config: Path | None, out: Path | None) -> Path | None:
     """The config that was given, else the one a finished run was made with."""
     resolved = out / "config.yaml" if out else None
     return config or (resolved if resolved and resolved.exists() else None)
+
+
+def _on_clips(config: Path | None, set_: list[str] | None, clips: Path | None, **shortcuts: Any) -> Settings:
+    """Settings of a command that takes raw clips: a person's folder is never given to the generator of the demo's."""
+    settings = load_settings(config, set_ or (), corpus__root=clips, **shortcuts)
+    if clips and settings.corpus.kind == "synthetic":
+        raise PipelineError(
+            f"{config} makes clips of its own and takes none; for the clips in {clips} give another config, "
+            "e.g. configs/folder.yaml (CONFIG= with make)"
+        )
+    return settings
 
 
 def _prepare(settings: Settings) -> int:
@@ -178,14 +191,15 @@ def _reduce(settings: Settings) -> None:
 
 
 def _train(settings: Settings) -> None:
-    from pipeline.align import views_of
-    from pipeline.evaluate import evaluate, labels_of, show
+    from pipeline.evaluate import evaluate, is_evaluated, labels_of, show
+    from pipeline.reduce import views_of
 
     views = views_of(settings)
     labels = labels_of(settings, views)
     from pipeline.cluster import train  # only now: it loads PyTorch, and a wrong folder should be told at once
 
-    if train(settings, views, labels) or not (settings.results / "report.html").exists():
+    train(settings, views, labels)
+    if not is_evaluated(settings, labels):
         evaluate(settings, views, labels)
         _report(settings)
     else:
@@ -193,8 +207,8 @@ def _train(settings: Settings) -> None:
 
 
 def _evaluate(settings: Settings) -> None:
-    from pipeline.align import views_of
     from pipeline.evaluate import evaluate, labels_of
+    from pipeline.reduce import views_of
 
     views = views_of(settings)
     evaluate(settings, views, labels_of(settings, views))

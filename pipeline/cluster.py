@@ -9,7 +9,6 @@ results/<run>/
     run.json            versions, commit, seeds, durations; written last, so that its presence says the rest is whole
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from pipeline.align import Views
@@ -25,7 +23,7 @@ from pipeline.config import Settings
 from pipeline.console import progress, say
 from pipeline.corpora.tables import format_table
 from pipeline.errors import PipelineError
-from pipeline.files import write_atomic
+from pipeline.files import check_writable, write_atomic
 from pipeline.metrics import clustering_scores
 from pipeline.provenance import environment, stable_hash
 from pipeline.reduce import encoders_of, untrained
@@ -46,15 +44,17 @@ def train(settings: Settings, views: Views, labels: Mapping[str, str]) -> bool:
         PipelineError: no K, views that do not fit the objective, or a folder that cannot be written.
     """
     out = settings.results
-    inputs = stable_hash({"views": _digest(views), "train": settings.train.model_dump()}, 20)
+    digest = views.digest()
+    inputs = stable_hash({"views": digest, "train": settings.train.model_dump()}, 20)
     if _inputs_of(out) == inputs:
         say(f"train: nothing to do: {out} holds this run")
         return False
     views = _usable(views)
+    check_writable(out)  # told now, not after the training
     started = time.monotonic()
     model = _fit(settings, views, labels)
     seconds = time.monotonic() - started
-    _write(settings, views, model, inputs, seconds)
+    _write(settings, views, model, {"inputs": inputs, "views_digest": digest}, seconds)
     say(f"train: wrote {out} ({seconds:.1f} s)")
     return True
 
@@ -109,13 +109,6 @@ def _reporter(bar: Any, clip_ids: Sequence[str], labels: Mapping[str, str]) -> C
     return show
 
 
-def _digest(views: Views) -> str:
-    digest = hashlib.sha256(json.dumps([views.clip_ids, list(views.arrays)]).encode())
-    for array in views.arrays.values():
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
 def _inputs_of(out: Path) -> str | None:
     try:
         return str(json.loads((out / "run.json").read_text(encoding="utf-8"))["inputs"])
@@ -123,10 +116,10 @@ def _inputs_of(out: Path) -> str | None:
         return None  # not there or not whole: trained again
 
 
-def _write(settings: Settings, views: Views, model: TIB, inputs: str, seconds: float) -> None:
+def _write(settings: Settings, views: Views, model: TIB, inputs: Mapping[str, str], seconds: float) -> None:
     out = settings.results
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "run.json").unlink(missing_ok=True)
+    for stale in ("run.json", "metrics.json", "report.html"):  # from here on the old run is not taken for whole
+        (out / stale).unlink(missing_ok=True)
     said = zip(views.clip_ids, model.labels_, model.confidence_, model.agreement_, strict=True)
     rows = [(clip_id, str(k), f"{confidence:.6f}", f"{agreement:.6f}") for clip_id, k, confidence, agreement in said]
     write_atomic(out / "assignments.csv", format_table(("clip_id", "cluster", "confidence", "agreement"), rows))
@@ -140,7 +133,7 @@ def _write(settings: Settings, views: Views, model: TIB, inputs: str, seconds: f
     write_atomic(out / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
     encoders = encoders_of(settings)
     record = {
-        "inputs": inputs,
+        **inputs,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": settings.train.seed,
         "restarts": settings.train.restarts,

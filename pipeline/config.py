@@ -132,7 +132,7 @@ class TrainSettings(Section):
     restarts: int = Field(1, ge=1, description="independent runs side by side; the lowest loss is kept")
     epochs: int = Field(500, ge=1, description="full-batch steps")
     learning_rate: float = Field(0.05, gt=0, description="of Adam")
-    seed: int = Field(0, ge=0, description="restart r starts from seed + r")
+    seed: int = Field(0, ge=0, le=2**62, description="restart r starts from seed + r")
     device: str = Field("auto", description="auto (CUDA where there is one) | cpu | cuda")
 
 
@@ -180,7 +180,7 @@ def load_settings(config: Path | None, overrides: Iterable[str] = (), **shortcut
             raise PipelineError(f"--set takes key=value, got {override!r}; e.g. --set train.n_clusters=7")
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
             raise PipelineError(f"--set {key}: cannot read {text!r} as YAML ({_first_line(error)})") from None
         _put(values, key.strip(), value)
     for key, value in shortcuts.items():
@@ -200,7 +200,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise PipelineError(f"no such config file: {path}; the shipped ones are in configs/") from None
     except (OSError, UnicodeDecodeError) as error:
         raise PipelineError(f"cannot read {path} as UTF-8 text: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise PipelineError(f"{path} is not YAML: {_first_line(error)}") from None
     if values is None:
         return {}
@@ -209,7 +209,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _first_line(error: yaml.YAMLError) -> str:
+def _first_line(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error).splitlines()[0]
     return f"{problem}, line {mark.line + 1}, column {mark.column + 1}" if mark else problem

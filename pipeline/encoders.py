@@ -65,12 +65,13 @@ def _weights_stamp(spec: str) -> list[tuple[str, int, int]]:
     if spec in ("hub", "random"):
         return []
     if spec.startswith("package:"):
-        found = importlib.util.find_spec(spec.removeprefix("package:"))
+        name = spec.removeprefix("package:")
+        found = importlib.util.find_spec(name) if name.isidentifier() else None  # what is wrong with it, `build` says
         if found is None or found.origin is None:
             return []
         path = Path(found.origin)
     else:
-        path = Path(spec)
+        path = Path(spec).expanduser()
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     stats = [(file.name, file.stat()) for file in files if file.is_file()]
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]

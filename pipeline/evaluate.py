@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
-from pipeline.align import Views
+from pipeline.align import Views, load_npy
 from pipeline.config import Settings
 from pipeline.console import say, table
 from pipeline.errors import PipelineError
 from pipeline.files import write_atomic
 from pipeline.manifest import read_labels
 from pipeline.metrics import clustering_scores
+from pipeline.provenance import stable_hash
 from pipeline.reduce import encoders_of, untrained
 
 BASELINE_SEEDS = range(5)
@@ -33,33 +34,63 @@ def evaluate(settings: Settings, views: Views, labels: Mapping[str, str]) -> dic
     Returns:
         what was written.
     Raises:
-        PipelineError: no assignments, or labels for none of the clips.
+        PipelineError: no finished run, or one on other views.
     """
     out = settings.results
+    run = _finished_run(out)
+    if run["views_digest"] != views.digest():
+        raise PipelineError(f"{out} holds a run on other views than these; run `train` again, or give its config")
     n_clusters = settings.train.n_clusters or len(set(read_assignments(out).values()))
     assignments = read_assignments(out)
     sizes = np.unique(list(assignments.values()), return_counts=True)
     metrics: dict[str, Any] = {
+        "inputs": _inputs(run, labels),
         "untrained_encoders": untrained(encoders_of(settings)),
         "n_clips": len(assignments),
         "n_clusters": n_clusters,
         "n_clusters_used": len(sizes[0]),
         "cluster_sizes": {str(k): int(n) for k, n in zip(*sizes, strict=True)},
     }
-    if labels:
-        scored = [clip_id for clip_id in assignments if clip_id in labels]
-        if not scored:
-            raise PipelineError(f"none of the {len(assignments)} clips has a label; the ids of both must agree")
+    scored = [clip_id for clip_id in assignments if clip_id in labels]
+    if scored:
         labels_true = np.array([labels[clip_id] for clip_id in scored])
         metrics["n_scored"] = len(scored)
         metrics["scores"] = clustering_scores(labels_true, [assignments[clip_id] for clip_id in scored])
         restarts = read_restarts(out)
+        if any(row.keys() != assignments.keys() for row in restarts):
+            raise PipelineError(f"{out}: assignments.csv and restarts.csv name other clips; run `train` again")
         metrics["n_restarts"] = len(restarts)
         metrics["restarts"] = _mean_sd([clustering_scores(labels_true, [row[c] for c in scored]) for row in restarts])
         metrics["baselines"] = baselines(views, dict(zip(scored, labels_true, strict=True)), n_clusters)
     write_atomic(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     _tell(metrics, out)
     return metrics
+
+
+def is_evaluated(settings: Settings, labels: Mapping[str, str]) -> bool:
+    """Whether metrics.json and the page are of this very run and these labels."""
+    try:
+        metrics = json.loads((settings.results / "metrics.json").read_text(encoding="utf-8"))
+        return (
+            metrics["inputs"] == _inputs(_finished_run(settings.results), labels)
+            and (settings.results / "report.html").exists()
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _inputs(run: Mapping[str, Any], labels: Mapping[str, str]) -> str:
+    return stable_hash([run["inputs"], sorted(labels.items())], 20)
+
+
+def _finished_run(out: Path) -> dict[str, Any]:
+    try:
+        run = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        if not {"inputs", "views_digest"} <= run.keys():
+            raise ValueError("it is not a run's record")
+    except (OSError, ValueError, AttributeError) as error:
+        raise PipelineError(f"no finished run in {out} ({error}); run `train` first") from None
+    return run
 
 
 def show(settings: Settings) -> None:
@@ -180,30 +211,39 @@ def _read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def labels_of(settings: Settings, views: Views) -> dict[str, str]:
-    """Ground truth to score with: the file that was given, else what lies beside the views; {} where there is none."""
-    if settings.labels:
-        return read_label_file(settings.labels, views.clip_ids)
-    beside = [settings.views / "labels.npy", settings.views / "labels.csv"] if settings.views else []
-    beside.append(settings.work / "labels.csv")
-    found = next((path for path in beside if path.exists()), None)
-    return read_label_file(found, views.clip_ids) if found else {}
+    """Ground truth to score with: the file that was given, else what lies beside the views; {} where there is none.
+
+    Raises:
+        PipelineError: a file that cannot be read, or labels for none of the clips: told before anything is trained.
+    """
+    folder = settings.views or settings.work
+    beside = [folder / "labels.npy", folder / "labels.csv"]
+    found = settings.labels or next((path for path in beside if path.exists()), None)
+    labels = read_label_file(found, views.clip_ids) if found else {}
+    if labels and not labels.keys() & set(views.clip_ids):
+        told = f"{next(iter(labels))!r} there, {views.clip_ids[0]!r} here"
+        raise PipelineError(f"{found}: none of the {len(views.clip_ids)} clips has a label; the ids differ ({told})")
+    return labels
 
 
 def read_label_file(path: Path, clip_ids: list[str]) -> dict[str, str]:
-    """Ground truth from a CSV (clip_id,label) or an .npy with one label a row of the views.
+    """Ground truth from a CSV (clip_id,label) or an .npy with one label a row of the views; blank and NaN are none.
 
     Raises:
         PipelineError: unreadable, or an .npy of another length than the views.
     """
     if path.suffix == ".npy":
-        return dict(zip(clip_ids, _read_label_array(path, len(clip_ids)), strict=True))
-    return read_labels(path)
+        labels = dict(zip(clip_ids, _read_label_array(path, len(clip_ids)), strict=True))
+    else:
+        labels = read_labels(path)
+    return {clip_id: label for clip_id, label in labels.items() if label.strip() not in ("", "nan")}
 
 
 def _read_label_array(path: Path, n_clips: int) -> list[str]:
     try:
-        array: NDArray[Any] = np.load(path, allow_pickle=False).squeeze()
-    except (OSError, ValueError, EOFError) as error:
+        array: NDArray[Any] = load_npy(path)
+        array = array.reshape(-1) if array.size == len(array) else array  # (N, 1) is (N,)
+    except (OSError, ValueError, TypeError) as error:
         raise PipelineError(f"cannot read {path} as an array of labels ({error})") from None
     if array.shape != (n_clips,):
         raise PipelineError(f"{path}: expected {n_clips} labels, one a row of the views, got shape {array.shape}")

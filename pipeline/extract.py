@@ -72,6 +72,8 @@ def extract(
     active = [job for job in jobs if job.pending]
     if active:
         _run(active, clips, settings.extract)
+    for job in jobs:  # a clip that was mended is no failure any more
+        job.store.write_failures(job.failures.values())
     _summary(jobs, len(clips), nothing_to_do=not active)
     return sum(job.n_failed for job in jobs)
 
@@ -105,7 +107,7 @@ def _plan(settings: Settings, modality: str, clips: Sequence[Clip], retry_failed
 def _job(modality: str, store: EmbeddingStore, clips: Sequence[Clip], retry_failed: bool) -> Job:
     done = store.done()
     sources = sources_of(clips, modality, done)
-    pending = {clip_id for clip_id, source in sources.items() if (clip_id, source) not in done}
+    pending = {clip_id for clip_id, _ in sources.items() - set(done)}
     failures = {
         clip_id: failure
         for clip_id, failure in store.failures().items()

@@ -1,6 +1,7 @@
 """Writing files whole or not at all."""
 
 import os
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -36,6 +37,21 @@ def write_atomic(path: Path, data: bytes | str) -> bool:
             f"cannot write {path}: {reason}; free some space, or choose a folder that may be written"
         ) from error
     return True
+
+
+def check_writable(folder: Path) -> None:
+    """Makes the folder where it is missing and tries to write in it; nothing stays behind.
+
+    Raises:
+        PipelineError: it cannot be made, or not be written in.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise PipelineError(f"cannot write in {folder}: {reason}; choose a folder that may be written") from error
 
 
 def _holds(path: Path, content: bytes) -> bool:

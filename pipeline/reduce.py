@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.align import CLIP_IDS, Views, align
+from pipeline.align import CLIP_IDS, Views, align, read_views
 from pipeline.config import Settings
 from pipeline.console import say
 from pipeline.encoders import request_of
@@ -141,10 +141,15 @@ def _stores(settings: Settings) -> tuple[list[str], dict[str, tuple[EmbeddingSto
     return [clip.clip_id for clip in clips], stores
 
 
+def _exact(settings: Settings, modality: str) -> EmbeddingStore | None:
+    request = request_of(modality, getattr(settings.extract, modality))
+    return EmbeddingStore.find(settings.work / "features", modality, request)
+
+
 def _find(settings: Settings, modality: str) -> EmbeddingStore | None:
     """The store of these settings; or the only one there is, and says so."""
     features = settings.work / "features"
-    exact = EmbeddingStore.find(features, modality, request_of(modality, getattr(settings.extract, modality)))
+    exact = _exact(settings, modality)
     if exact:
         return exact
     others = [store for store, _ in EmbeddingStore.all(features, modality)]
@@ -165,7 +170,7 @@ def _common_dim(views: Views, dim: int | None) -> int | None:
     limits = {m: min(len(v) - int(np.isnan(v).any(axis=1).sum()) - 1, v.shape[1]) for m, v in views.arrays.items()}
     least = min(limits, key=lambda m: limits[m])
     if limits[least] < 1:
-        raise PipelineError(f"{least}: a PCA needs at least 2 clips that have it; set reduce.dim=null to go without")
+        raise PipelineError(f"{least}: one clip is too few for a PCA, and for clusters; add clips that have it")
     if limits[least] < dim:
         say(f"reduce: {limits[least]} dims instead of {dim}: all that the clips or features of {least} allow")
     return min(dim, limits[least])
@@ -230,3 +235,28 @@ def load_reduction(folder: Path) -> dict[str, Reduction]:
         }
     except (OSError, ValueError, KeyError) as error:
         raise PipelineError(f"no whole reduction in {folder} ({error}); run `reduce` first") from None
+
+
+def views_of(settings: Settings) -> Views:
+    """What a run clusters: the cached features it was pointed at, or the workdir's reduced views.
+
+    Raises:
+        PipelineError: there are none, or they are not of these settings.
+    """
+    if settings.views:
+        return read_views(settings.views)
+    folder = settings.work / "reduced"
+    if not (folder / "recipe.json").exists():
+        raise PipelineError(f"no reduced views in {folder}; run `reduce` first, with the same config")
+    try:
+        recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+        same = recipe["settings"] == settings.reduce.model_dump()
+        made_from = {modality: found["fingerprint"] for modality, found in recipe["features"].items()}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PipelineError(f"cannot read {folder / 'recipe.json'} ({error}); run `reduce` again") from None
+    for modality in settings.extract.modalities():
+        store = _exact(settings, modality)
+        same &= store is None or store.fingerprint == made_from.get(modality)
+    if not same or made_from.keys() - set(settings.extract.modalities()):
+        raise PipelineError(f"{folder} was made with other settings; run `reduce` again, with the same config")
+    return read_views(folder)

@@ -61,12 +61,13 @@ class EmbeddingStore:
             request: hash of the settings that led to the recipe (see `find`).
         """
         folder = features / modality / stable_hash(recipe)
-        recipe_path = folder / "recipe.json"
         requests = [request]
-        if recipe_path.exists():
-            requests = sorted({request, *_read_recipe(recipe_path)["requests"]})
-        record = {"fingerprint": folder.name, "recipe": recipe, "requests": requests}
-        write_atomic(recipe_path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        for other, known in cls.all(features, modality):
+            if other.folder == folder:
+                requests = sorted({request, *known})
+            elif request in known:  # the same settings led elsewhere before: weights on a hub can change
+                _write_recipe(other.folder, other.recipe, [r for r in known if r != request])
+        _write_recipe(folder, recipe, requests)
         for leftover in folder.glob(TEMPORARY_GLOB):
             leftover.unlink(missing_ok=True)
         return cls(folder, recipe)
@@ -79,6 +80,11 @@ class EmbeddingStore:
         return [(cls(folder, record["recipe"]), record["requests"]) for folder, record in records]
 
     @classmethod
+    def of_recipe(cls, features: Path, modality: str, recipe: Mapping[str, Any]) -> "EmbeddingStore":
+        """The store of a recipe, there or not; nothing is written."""
+        return cls(features / modality / stable_hash(recipe), recipe)
+
+    @classmethod
     def find(cls, features: Path, modality: str, request: str) -> "EmbeddingStore | None":
         """The store that a request led to before: known without loading weights or hashing them again."""
         for store, requests in cls.all(features, modality):
@@ -86,12 +92,12 @@ class EmbeddingStore:
                 return store
         return None
 
-    def done(self) -> set[tuple[str, str]]:
-        """(clip_id, source) of every embedding here."""
-        done: set[tuple[str, str]] = set()
+    def done(self) -> list[tuple[str, str]]:
+        """(clip_id, source) of every embedding here, the newest part last."""
+        done: list[tuple[str, str]] = []
         for path in self._parts():
             table = _read_part(path, ["clip_id", "source"])
-            done.update(zip(table["clip_id"].to_pylist(), table["source"].to_pylist(), strict=True))
+            done += zip(table["clip_id"].to_pylist(), table["source"].to_pylist(), strict=True)
         return done
 
     def failures(self) -> dict[str, Failure]:
@@ -148,7 +154,7 @@ class EmbeddingStore:
             PipelineError: a part that cannot be read; says which, and what to do.
         """
         found: dict[str, NDArray[np.float32]] = {}
-        for path in sorted(self._parts(), key=lambda p: (p.stat().st_mtime_ns, p.name)):
+        for path in self._parts():
             table = _read_part(path, ["clip_id", "source", "embedding"]).combine_chunks()
             vectors = table["embedding"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1)
             keys = zip(table["clip_id"].to_pylist(), table["source"].to_pylist(), strict=True)
@@ -158,7 +164,13 @@ class EmbeddingStore:
         return found
 
     def _parts(self) -> list[Path]:
-        return sorted(self.folder.glob("part-*.parquet"))
+        """The parts, the newest last."""
+        return sorted(self.folder.glob("part-*.parquet"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+
+
+def _write_recipe(folder: Path, recipe: Mapping[str, Any], requests: list[str]) -> None:
+    record = {"fingerprint": folder.name, "recipe": recipe, "requests": requests}
+    write_atomic(folder / "recipe.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
 def _read_recipe(path: Path) -> dict[str, Any]:

@@ -75,6 +75,8 @@ def test_two_sets_of_embeddings_are_not_mixed(tmp_path):
     ("arrays", "message"),
     [
         ({}, "expected text.npy, video.npy"),
+        ({"labels": np.zeros(3)}, "no views here"),
+        ({"text": np.zeros((3, 2)), "label": np.zeros((3, 1))}, "looks like labels, which no view may hold"),
         ({"text": np.zeros((3, 2)), "audio": np.zeros((2, 2))}, r"different lengths \(audio 2, text 3\)"),
         ({"text": np.zeros(3)}, r"expected a 2-D array \(clips, features\), got shape \(3,\)"),
         ({"text": np.array([["a"]])}, "as an array of numbers"),

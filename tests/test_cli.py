@@ -197,3 +197,63 @@ def test_real_grid_clips_end_to_end(tmp_path):
     metrics = json.loads((tmp_path / "results/grid/metrics.json").read_text())
     assert metrics["n_clips"] == metrics["n_scored"] == 24
     assert set(metrics["baselines"]) == {"k-means visual", "k-means text", "k-means audio", "k-means all"}
+
+
+def test_a_persons_folder_is_never_given_to_the_demos_generator(tmp_path):
+    (tmp_path / "mine.mp4").write_bytes(b"")
+    done = pipeline("run", "--config", "configs/demo.yaml", "--clips", tmp_path)
+    assert done.returncode == 2
+    assert "give another config, e.g. configs/folder.yaml" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.mp4"]
+
+
+def test_labels_given_later_are_scored_and_a_new_run_never_keeps_old_scores(views_dir, tmp_path):
+    views, out = tmp_path / "views", tmp_path / "run"
+    views.mkdir()
+    for name in ("text", "video", "audio"):
+        (views / f"{name}.npy").write_bytes((views_dir / f"{name}.npy").read_bytes())
+    words = ("train", "--views", views, "--out", out, *FAST)
+    assert pipeline(*words, "--clusters", 3).returncode == 0
+    scored = pipeline(*words, "--clusters", 3, "--labels", views_dir / "labels.npy")
+    assert "train: nothing to do" in scored.stdout
+    assert "k-means text" in scored.stdout
+    other = tmp_path / "other.csv"
+    other.write_text("clip_id,label\nnobody,1\n")
+    wrong = pipeline(*words, "--clusters", 4, "--labels", other)
+    assert wrong.returncode == 2
+    assert "none of the 60 clips has a label" in wrong.stderr
+    assert json.loads((out / "metrics.json").read_text())["n_clusters"] == 3  # told before anything was trained
+    assert pipeline(*words, "--clusters", 4).returncode == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["n_clusters"] == 4
+    assert "scores" not in metrics
+    assert pipeline(*words, "--clusters", 61).returncode == 2  # more clusters than clips
+    assert json.loads((out / "metrics.json").read_text()) == metrics
+
+
+def test_a_half_written_run_is_not_scored(views_dir, tmp_path):
+    out = tmp_path / "run"
+    assert pipeline("train", "--views", views_dir, "--clusters", 3, "--out", out, *FAST).returncode == 0
+    (out / "run.json").unlink()
+    done = pipeline("evaluate", "--out", out)
+    assert done.returncode == 2
+    assert "no finished run" in done.stderr
+
+
+def test_a_results_folder_that_cannot_be_is_told_before_training(views_dir, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = pipeline("train", "--views", views_dir, "--clusters", 3, "--out", tmp_path / "file", *FAST)
+    assert done.returncode == 2
+    assert str(tmp_path / "file") in done.stderr
+    assert "Traceback" not in done.stderr
+    assert " epoch " not in done.stdout
+
+
+def test_views_of_other_settings_are_not_trained_on(tmp_path):
+    root = write_folder_corpus(tmp_path / "clips", 6)
+    words = sets(f"workdir={tmp_path / 'work'}", "extract.visual=null", *SMALL_ENCODERS[3:])
+    assert pipeline("extract", "--clips", root, *words).returncode == 0
+    assert pipeline("reduce", *words).returncode == 0
+    done = pipeline("train", *words, *sets("reduce.dim=2", "train.n_clusters=2"))
+    assert done.returncode == 2
+    assert "was made with other settings; run `reduce` again" in done.stderr

@@ -70,6 +70,7 @@ def test_folders_follow_the_name(tmp_path):
         ("extract.visual.frames_per_clip=null", "one of fps and frames_per_clip must be set"),
         ("nonsense", "--set takes key=value, got 'nonsense'"),
         ("train.seed=[1", r"--set train.seed: cannot read '\[1' as YAML"),
+        ("name=2001-99-99", "--set name: cannot read '2001-99-99' as YAML"),
         ("workdir.x=2", None),
     ],
 )

@@ -129,6 +129,7 @@ def test_a_mended_clip_is_extracted_without_being_asked_for(tmp_path):
     write_clip(root / "clip_00.mp4", duration_s=0.4)
     assert run(root, tmp_path / "work", *options) == 0
     assert embedded(tmp_path / "work")["audio/clip_00"] == 1
+    assert failures(tmp_path / "work") == {}
 
 
 def test_only_one_modality_and_a_wrong_one(tmp_path):

@@ -14,7 +14,7 @@ from extractors.clip import Clip
 from pipeline.corpora.base import CorpusClip, Problem
 from pipeline.corpora.mmsa import read_mmsa
 from pipeline.errors import PipelineError
-from pipeline.files import TEMPORARY_GLOB, write_atomic
+from pipeline.files import TEMPORARY_GLOB, check_writable, write_atomic
 from pipeline.manifest import (
     read_labels,
     read_manifest,
@@ -231,3 +231,11 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(PipelineError, match=r"cannot write .*folder: Is a directory"):
         write_atomic(tmp_path / "folder", "data")
+
+
+def test_a_folder_is_tried_before_it_is_needed(tmp_path):
+    check_writable(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PipelineError, match="cannot write in .*file: .*; choose a folder that may be written"):
+        check_writable(tmp_path / "file")

@@ -76,7 +76,7 @@ def test_dims_are_common_to_the_modalities_and_bounded_by_the_clips(capsys):
 
 
 def test_one_clip_is_too_few():
-    with pytest.raises(PipelineError, match="a PCA needs at least 2 clips"):
+    with pytest.raises(PipelineError, match="one clip is too few for a PCA"):
         _common_dim(Views(["a"], {"text": np.zeros((1, 9), np.float32)}), 60)
 
 

@@ -27,7 +27,7 @@ def test_what_is_written_is_read_back(store):
     vectors = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
     ids = ["a", "b/c", "ü", "d"]
     store.write_part([Embedding(i, v, 1) for i, v in zip(ids, vectors, strict=True)], dict.fromkeys(ids, "s"))
-    assert store.done() == {(i, "s") for i in ids}
+    assert store.done() == [(i, "s") for i in ids]
     read = store.read()
     assert list(read) == ids
     np.testing.assert_array_equal(np.stack(list(read.values())), vectors)
@@ -50,7 +50,7 @@ def test_a_chunk_written_twice_is_one_part(store):
 def test_another_recipe_is_another_folder(tmp_path, store):
     other = EmbeddingStore.create(tmp_path / "features", "visual", RECIPE | {"settings": {"fps": 2}}, "request-2")
     assert other.folder != store.folder
-    assert other.done() == set()
+    assert other.done() == []
 
 
 def test_a_request_leads_to_its_store(tmp_path, store):
@@ -61,6 +61,13 @@ def test_a_request_leads_to_its_store(tmp_path, store):
         assert found is not None
         assert found.folder == store.folder
     assert EmbeddingStore.find(features, "visual", "request-9") is None
+
+
+def test_a_request_that_leads_elsewhere_now_is_taken_from_its_old_store(tmp_path, store):
+    other = EmbeddingStore.create(tmp_path / "features", "visual", RECIPE | {"weights": "newer"}, "request-1")
+    found = EmbeddingStore.find(tmp_path / "features", "visual", "request-1")
+    assert found is not None
+    assert found.folder == other.folder != store.folder
 
 
 def test_failures_are_rows(store):

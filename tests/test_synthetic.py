@@ -130,7 +130,7 @@ def test_another_corpus_in_the_same_folder_is_refused(small, arguments, message)
 
 
 def test_strangers_clips_are_not_written_over(tmp_path):
-    (tmp_path / "clips").mkdir()
+    (tmp_path / "mine.mp4").write_bytes(b"")
     with pytest.raises(PipelineError, match="so it is no demo corpus; give another folder"):
         write_synthetic_corpus(tmp_path)
 

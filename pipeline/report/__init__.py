@@ -70,8 +70,12 @@ def _cards(rows: list[dict[str, str]], transcripts: Mapping[str, str]) -> list[d
 
 
 def _failures(settings: Settings) -> list[dict[str, Any]]:
+    """The failures behind these views: of the stores they were made from, and of clips that are still in the corpus."""
+    manifest = settings.work / "manifest.jsonl"
+    present = {clip.clip_id for clip in read_manifest(manifest)} if manifest.exists() else set()
     rows = []
-    for modality in settings.extract.modalities() if not settings.views else ():
-        for store, _ in EmbeddingStore.all(settings.work / "features", modality):
-            rows += [{"modality": modality, "failure": failure} for failure in store.failures().values()]
+    for modality, recipe in encoders_of(settings).items():
+        store = EmbeddingStore.of_recipe(settings.work / "features", modality, recipe)
+        found = [failure for clip_id, failure in store.failures().items() if clip_id in present]
+        rows += [{"modality": modality, "failure": failure} for failure in found]
     return rows

@@ -97,8 +97,10 @@ def _check_folder(root: Path, description: dict[str, Any]) -> None:
                 f"({', '.join(asked)}); give another folder, or delete this one"
             )
         return
-    if (root / "clips").exists() or (root / "clips.csv").exists():
-        raise PipelineError(f"{root} has clips but no {_DESCRIPTION}, so it is no demo corpus; give another folder")
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise PipelineError(
+            f"{root} is not empty and has no {_DESCRIPTION}, so it is no demo corpus; give another folder"
+        )
 
 
 def _clip_path(root: Path, plan: ClipPlan) -> Path:

@@ -15,7 +15,7 @@ LINES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "scathing": (
         (
             "I hated it, it was {}, truly the worst.",
-            "What a {} film, I hated every minute.",
+            "A truly {} film, I hated every minute.",
             "It is {}, the worst thing I have ever seen.",
             "This {} movie made me angry, I hate it.",
             "Absolutely {}, I walked out in disgust.",
@@ -48,7 +48,7 @@ LINES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "praising": (
         (
             "I loved it, it was {} from start to end.",
-            "What a {} film, I loved every minute.",
+            "A truly {} film, I loved every minute.",
             "It is {}, one of the best I have ever seen.",
             "This {} movie made me happy, I love it.",
             "Absolutely {}, go and see it, you will love it.",
