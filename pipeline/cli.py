@@ -35,6 +35,9 @@ Objective = Annotated[str | None, typer.Option("--objective", help="What TIB opt
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the first restart.")]
 
 
+STOPPED = 130  # 128 + SIGINT, as shells say it
+
+
 def main() -> None:
     """Runs the command line; every expected error is one line on stderr."""
     # PyTorch's threads spin while they wait for each other. On a machine that has other work to do that made training
@@ -45,15 +48,16 @@ def main() -> None:
     except PipelineError as error:
         _stop(f"error: {error}", 2)
     except (KeyboardInterrupt, typer.Abort):
-        _stop("stopped; what is finished is saved, and the same command goes on from there", 130)
+        code = STOPPED
     except OSError as error:  # a full disk, a file in the way of a folder: the message names the path
         _stop(f"error: {error}", 2)
     except Exception as error:
         if not hasattr(error, "format_message"):  # click's usage errors say what is wrong
             raise
         _stop(f"error: {error.format_message() or 'no stage was given'}", 2)
-    else:
-        sys.exit(code if isinstance(code, int) else 0)
+    if code == STOPPED:  # typer turns Ctrl-C into this code
+        _stop("stopped; what is finished is saved, and the same command goes on from there", STOPPED)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _stop(message: str, code: int) -> None:
