@@ -12,22 +12,21 @@ class Pose(NamedTuple):
     """What the rest of the body does with a face.
 
     `gesture` is a key of hands.GESTURES or None; `lean` the size of the head (1 is at rest, more is towards the
-    camera); `sink` how far the head drops, in canvas pixels; `tilt_deg` its tilt to one side.
+    camera); `sink` how far the head drops, in canvas pixels.
     """
 
     gesture: str | None = None
     lean: float = 1.0
     sink: float = 0.0
-    tilt_deg: float = 0.0
 
 
 POSES: dict[str, Pose] = {
-    "displeased": Pose("hand_to_brow", 0.86, 22.0, -5.0),
+    "displeased": Pose("hands_to_head", 0.88, 20.0),
     "composed": Pose(),
-    "pleased": Pose("thumb_up", 1.02, 0.0, 9.0),
-    "delighted": Pose("hands_to_cheeks", 1.2, -4.0, 0.0),
+    "pleased": Pose("thumbs_up", 1.0, -6.0),
+    "delighted": Pose("hands_to_cheeks", 1.2, -4.0),
 }
-_NO_GESTURE_RATE = 0.08  # clips in which the face is left to speak for itself
+_NO_GESTURE_RATE = 0.03  # clips in which the face is left to speak for itself
 # The face at the height of each cue.
 EXPRESSIONS: dict[str, Expression] = {
     "displeased": Expression(
@@ -76,7 +75,7 @@ def raise_hands(times_s: NDArray[np.float64], rng: np.random.Generator) -> NDArr
     """(T,) how far the hands have come up for the gesture, 0..1; in some clips they stay down."""
     if rng.random() < _NO_GESTURE_RATE:
         return np.zeros_like(times_s)
-    start_s, takes_s = rng.uniform(0.05, 0.4), rng.uniform(0.2, 0.35)
+    start_s, takes_s = rng.uniform(0.0, 0.3), rng.uniform(0.2, 0.35)
     share = np.clip((times_s - start_s) / takes_s, 0, 1)
     settling = 0.012 * np.sin(2 * np.pi * (rng.uniform(0.8, 1.6) * times_s + rng.random()))
     return share**2 * (3 - 2 * share) * (1 - np.abs(settling))

@@ -19,7 +19,7 @@ from pipeline.corpora.tables import format_table
 from pipeline.errors import PipelineError
 from pipeline.files import write_atomic
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 FPS = 15
 _DESCRIPTION = "corpus.json"
 _UNFINISHED = "corpus.unfinished.json"  # the same text, until every file is there

@@ -15,6 +15,11 @@ CANVAS = 384  # pixels; the head is about 190 x 250 of them
 CENTRE = (CANVAS / 2, CANVAS / 2 - 4)
 _HALF_WIDTH, _HALF_HEIGHT = 92.0, 120.0
 _SUBPIXEL_BITS = 4
+_ANGLE = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+_UNIT_CIRCLE = np.stack([np.cos(_ANGLE), np.sin(_ANGLE)], 1)
+_T = np.linspace(0, 1, 24)
+# (24, 3): what each of three points adds to each point of the parabola through them.
+_PARABOLA = np.stack([(1 - _T) * (1 - 2 * _T), 4 * _T * (1 - _T), _T * (2 * _T - 1)], 1)
 
 Image = NDArray[np.uint8]
 Points = NDArray[np.float64]  # (n, 2) x, y
@@ -99,16 +104,12 @@ def _stroke(image: Image, points: Points, colour: tuple[int, ...], width: float)
 
 
 def _ellipse(centre: Points | tuple[float, float], half_width: float, half_height: float) -> Points:
-    angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
-    return np.stack([np.cos(angle) * half_width, np.sin(angle) * half_height], 1) + np.asarray(centre)
+    return _UNIT_CIRCLE * (half_width, half_height) + centre
 
 
-def _curve(*control: tuple[float, float] | Points, n: int = 24) -> Points:
+def _curve(*control: tuple[float, float] | Points) -> Points:
     """A smooth curve through 3 points (a parabola in its parameter)."""
-    start, middle, end = (np.asarray(point, float) for point in control)
-    t = np.linspace(0, 1, n)[:, None]
-    bend = 2 * middle - 0.5 * (start + end)
-    return (1 - t) ** 2 * start + 2 * t * (1 - t) * bend + t**2 * end
+    return _PARABOLA @ np.array(control)
 
 
 def _mix(a: Colour, b: Colour, share_of_b: float) -> Colour:

@@ -1,4 +1,4 @@
-"""Hands that go with a face: to the brow, thumb up, both to the cheeks. Drawn over the finished head.
+"""Hands that go with a face: both to the head, thumbs up, both to the cheeks. Drawn over the finished head.
 
 Places are in the head's own pixels (face.CANVAS), from the middle of the face; the shot scales them.
 """
@@ -35,42 +35,41 @@ class Hands:
         self._origin = origin
         self._scale = scale
 
-    def draw(self, gesture: str, raised: float, side: int) -> None:
+    def draw(self, gesture: str, raised: float) -> None:
         """Draw a gesture.
 
         Args:
             gesture: a key of GESTURES.
             raised: 0 (out of sight below) .. 1 (in place).
-            side: -1 or 1, which hand where one is enough.
         """
         if raised > 0.02:
-            GESTURES[gesture](self, (1 - raised) * _BELOW, side)
+            for side in (-1, 1):
+                GESTURES[gesture](self, np.array([0.0, (1 - raised) * _BELOW]), side)
 
-    def hand_to_brow(self, drop: float, side: int) -> None:
-        wrist = np.array([side * 104.0, -44 + drop])
-        self._arm(wrist, np.array([side * 170.0, 330 + drop]))
-        palm = np.array([side * 74.0, -74 + drop])
-        tips = [(-22, -106), (-34, -90), (-32, -74), (-16, -60)]
-        self._fingers(palm, [np.array([-side * -x, y + drop]) for x, y in tips])
-        self._blob(palm, 36, 27)
-        self._fingers(palm + [side * 2, 10], [np.array([side * 62.0, -30 + drop])])
+    def hand_to_head(self, drop: Vector, side: int) -> None:
+        wrist = np.array([side * 112.0, -22]) + drop
+        self._arm(wrist, np.array([side * 172.0, 330]) + drop)
+        palm = np.array([side * 88.0, -66]) + drop
+        tips = [(62, -130), (42, -120), (26, -102), (22, -82)]
+        self._fingers(palm, [np.array([side * x, y]) + drop for x, y in tips], width=20)
+        self._blob(palm, 32, 34)
+        self._fingers(palm + [0, 12], [np.array([side * 80.0, -14]) + drop], width=20)
 
-    def thumb_up(self, drop: float, side: int) -> None:
-        fist = np.array([side * 84.0, 118 + drop])
-        self._arm(fist + [side * 8, 26], np.array([side * 150.0, 340 + drop]))
-        self._fingers(fist + [side * 4, -12], [fist + [side * 2, -72]], width=23)
-        self._blob(fist, 37, 35)
+    def thumb_up(self, drop: Vector, side: int) -> None:
+        fist = np.array([side * 84.0, 108]) + drop
+        self._arm(fist + [side * 8, 28], np.array([side * 150.0, 340]) + drop)
+        self._fingers(fist + [side * 4, -12], [fist + [side * 4, -82]], width=26)
+        self._blob(fist, 40, 37)
         for row in (-20, -3, 14):
-            self._line(fist + [-side * 30, row], fist + [side * 6, row + 2], 2.0)
+            self._line(fist + [-side * 32, row], fist + [side * 6, row + 2], 2.0)
 
-    def hands_to_cheeks(self, drop: float, side: int) -> None:
-        for edge in (-1, 1):
-            palm = np.array([edge * 92.0, 76 + drop])
-            self._arm(palm + [edge * 10, 36], np.array([edge * 150.0, 350 + drop]))
-            tips = [(64, -2), (80, -14), (97, -12), (112, 4)]
-            self._fingers(palm, [np.array([edge * x, y + drop]) for x, y in tips])
-            self._fingers(palm + [-edge * 6, 14], [palm + [-edge * 40, 2]], width=19)
-            self._blob(palm, 32, 36)
+    def hand_to_cheek(self, drop: Vector, side: int) -> None:
+        palm = np.array([side * 92.0, 76]) + drop
+        self._arm(palm + [side * 10, 36], np.array([side * 150.0, 350]) + drop)
+        tips = [(64, -2), (80, -14), (97, -12), (112, 4)]
+        self._fingers(palm, [np.array([side * x, y]) + drop for x, y in tips])
+        self._fingers(palm + [-side * 6, 14], [palm + [-side * 40, 2]], width=19)
+        self._blob(palm, 32, 36)
 
     def _arm(self, wrist: Vector, elbow: Vector) -> None:
         along = (elbow - wrist) / np.linalg.norm(elbow - wrist)
@@ -104,10 +103,10 @@ class Hands:
         return np.round((points * self._scale + self._origin) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
 
 
-GESTURES: dict[str, Callable[[Hands, float, int], None]] = {
-    "hand_to_brow": Hands.hand_to_brow,
-    "thumb_up": Hands.thumb_up,
-    "hands_to_cheeks": Hands.hands_to_cheeks,
+GESTURES: dict[str, Callable[[Hands, Vector, int], None]] = {
+    "hands_to_head": Hands.hand_to_head,
+    "thumbs_up": Hands.thumb_up,
+    "hands_to_cheeks": Hands.hand_to_cheek,
 }
 
 

@@ -50,7 +50,7 @@ class Person:
         lip_fullness, brow_thickness: about 0.7..1.3.
         glasses, beard: whether worn.
         pitch_hz: the resting pitch of the voice.
-        formant_scale: 1 for a long vocal tract, about 1.15 for a short one.
+        formant_scale: 1 for a long vocal tract, about 1.1 for a short one.
     """
 
     skin: Colour
@@ -107,8 +107,8 @@ def _draw_person(rng: np.random.Generator, skin: Colour, hair_style: str, shirt:
         nose_width=float(rng.uniform(0.85, 1.2)),
         lip_fullness=float(rng.uniform(0.95, 1.35) if high_voice else rng.uniform(0.7, 1.0)),
         brow_thickness=float(rng.uniform(0.75, 1.0) if high_voice else rng.uniform(1.05, 1.4)),
-        glasses=bool(rng.random() < 0.25),
-        beard=bool(not high_voice and rng.random() < 0.4),
-        pitch_hz=float(rng.uniform(180, 215) if high_voice else rng.uniform(105, 135)),
-        formant_scale=float(rng.uniform(1.08, 1.16) if high_voice else rng.uniform(0.96, 1.03)),
+        glasses=bool(rng.random() < 0.2),
+        beard=bool(not high_voice and rng.random() < 0.3),
+        pitch_hz=float(rng.uniform(170, 205) if high_voice else rng.uniform(110, 140)),
+        formant_scale=float(rng.uniform(1.06, 1.11) if high_voice else rng.uniform(0.98, 1.03)),
     )

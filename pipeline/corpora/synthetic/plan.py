@@ -36,7 +36,7 @@ CUES: dict[int, Cues] = {
     3: Cues("delighted", "charged", "praising"),
 }
 # The share of clips in which a modality shows something else than its table entry, and what that may be.
-SLIP_RATES = {"face": 0.11, "voice": 0.11, "words": 0.22}
+SLIP_RATES = {"face": 0.08, "voice": 0.10, "words": 0.18}
 _FACE_SLIPS = {
     "displeased": ("composed",),
     "composed": ("displeased", "pleased"),

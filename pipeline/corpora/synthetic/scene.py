@@ -19,11 +19,10 @@ class Shot:
     def __init__(self, person: Person, pose: Pose, rng: np.random.Generator) -> None:
         self._person = person
         self._pose = pose
-        self._side = int(rng.choice((-1, 1)))
         self._scale = _HEAD_SCALE * pose.lean * rng.uniform(0.95, 1.05)
         at = np.array([rng.uniform(-14, 14), rng.uniform(-7, 7)])
         self._head_at = np.array([WIDTH / 2, 122.0]) + at + [0, pose.sink * self._scale]
-        self._tilt_deg = pose.tilt_deg * self._side + rng.normal(0, 2.0)
+        self._tilt_deg = rng.normal(0, 2.5)
         self._background = _draw_room(rng)
         _draw_body(self._background, person, self._head_at, self._scale)
         self._light = _draw_light(rng)
@@ -49,7 +48,7 @@ class Shot:
     def _with_hands(self, image: Image, sway: NDArray[np.float64], raised: float) -> NDArray[np.float32]:
         if self._pose.gesture is not None:
             hands = Hands(image, self._person, self._head_at + sway, self._scale)
-            hands.draw(self._pose.gesture, raised, self._side)
+            hands.draw(self._pose.gesture, raised)
         return image.astype(np.float32)
 
 
