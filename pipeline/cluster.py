@@ -135,6 +135,7 @@ def _write(settings: Settings, views: Views, model: TIB, inputs: Mapping[str, st
     record = {
         **inputs,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "n_clusters": settings.train.n_clusters,
         "seed": settings.train.seed,
         "restarts": settings.train.restarts,
         "n_clips": len(views.clip_ids),

@@ -40,7 +40,7 @@ def evaluate(settings: Settings, views: Views, labels: Mapping[str, str]) -> dic
     run = _finished_run(out)
     if run["views_digest"] != views.digest():
         raise PipelineError(f"{out} holds a run on other views than these; run `train` again, or give its config")
-    n_clusters = settings.train.n_clusters or len(set(read_assignments(out).values()))
+    n_clusters = int(run["n_clusters"])  # the run's own: the settings at hand may ask for another
     assignments = read_assignments(out)
     sizes = np.unique(list(assignments.values()), return_counts=True)
     metrics: dict[str, Any] = {
@@ -86,7 +86,7 @@ def _inputs(run: Mapping[str, Any], labels: Mapping[str, str]) -> str:
 def _finished_run(out: Path) -> dict[str, Any]:
     try:
         run = json.loads((out / "run.json").read_text(encoding="utf-8"))
-        if not {"inputs", "views_digest"} <= run.keys():
+        if not {"inputs", "views_digest", "n_clusters"} <= run.keys():
             raise ValueError("it is not a run's record")
     except (OSError, ValueError, AttributeError) as error:
         raise PipelineError(f"no finished run in {out} ({error}); run `train` first") from None

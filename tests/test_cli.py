@@ -231,6 +231,16 @@ def test_labels_given_later_are_scored_and_a_new_run_never_keeps_old_scores(view
     assert json.loads((out / "metrics.json").read_text()) == metrics
 
 
+def test_a_run_is_scored_with_its_own_number_of_clusters(views_dir, tmp_path):
+    out = tmp_path / "run"
+    assert pipeline("train", "--views", views_dir, "--clusters", 3, "--out", out, *FAST).returncode == 0
+    other = pipeline("evaluate", "--views", views_dir, "--out", out, *sets("train.n_clusters=9"))
+    assert other.returncode == 0, other.stderr
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["n_clusters"] == 3
+    assert metrics["baselines"]["k-means text"]["n_clusters_used"]["mean"] == 3
+
+
 def test_a_half_written_run_is_not_scored(views_dir, tmp_path):
     out = tmp_path / "run"
     assert pipeline("train", "--views", views_dir, "--clusters", 3, "--out", out, *FAST).returncode == 0
