@@ -13,7 +13,7 @@ VIEWS_OPTION = $(if $(VIEWS),--views '$(VIEWS)') $(if $(LABELS),--labels '$(LABE
 OUT_OPTION = $(if $(OUT),--out '$(OUT)')
 
 .NOTPARALLEL:
-.PHONY: help setup demo test lint lock prepare extract reduce train evaluate report run
+.PHONY: help setup demo test lint lock prepare extract reduce train evaluate report predict run
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -46,7 +46,7 @@ lint: $(READY) ## format, lint and type checks
 
 lock: .venv/bin/uv ## requirements.lock anew from pyproject.toml
 	.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --upgrade \
-		--extra demo --extra dev pyproject.toml -o requirements.lock
+		--extra demo --extra tensorboard --extra dev pyproject.toml -o requirements.lock
 
 prepare: $(READY) ## corpus -> manifest and labels; says what does not match
 	@$(PY) -m pipeline prepare $(OPTIONS) $(CLIPS_OPTION) $(ARGS)
@@ -65,6 +65,10 @@ evaluate: $(READY) ## scores of a run against labels and baselines
 
 report: $(READY) ## the HTML page of a run
 	@$(PY) -m pipeline report $(OPTIONS) $(if $(VIEWS),--views '$(VIEWS)') $(OUT_OPTION) $(ARGS)
+
+predict: $(READY) ## clusters for new clips, RUN=results/x CLIPS=DIR (or VIEWS=DIR of features)
+	@$(PY) -m pipeline predict $(if $(RUN),--run '$(RUN)') $(CLIPS_OPTION) $(if $(VIEWS),--views '$(VIEWS)') \
+		$(OUT_OPTION) $(foreach s,$(SET),--set '$(s)') $(ARGS)
 
 run: $(READY) ## all of these, each skipping what is done
 	@$(PY) -m pipeline run $(OPTIONS) $(CLIPS_OPTION) $(OUT_OPTION) $(ARGS)

@@ -30,9 +30,14 @@ Only = Annotated[list[str] | None, typer.Option("--only", help="A modality: visu
 Retry = Annotated[bool, typer.Option("--retry-failed", help="Also the clips that failed before.")]
 ViewsDir = Annotated[Path | None, typer.Option("--views", help="Cached features in place of the workdir's.")]
 Labels = Annotated[Path | None, typer.Option("--labels", help="Labels to score with: CSV (clip_id,label) or .npy.")]
-Clusters = Annotated[int | None, typer.Option("--clusters", help="K, the number of clusters.")]
-Objective = Annotated[str | None, typer.Option("--objective", help="What TIB optimises: reference.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the first restart.")]
+Clusters = Annotated[str | None, typer.Option("--clusters", help="K, the number of clusters, or auto.")]
+Objective = Annotated[str | None, typer.Option("--objective", help="What TIB optimises: tib or reference.")]
+RunDir = Annotated[Path, typer.Option("--run", help="Results folder of a finished run.")]
+Predictions = Annotated[Path | None, typer.Option("--out", help="CSV to write; default predictions.csv.")]
+Workdir = Annotated[
+    Path | None, typer.Option("--workdir", help="For the new clips; default <run>/predict/<their folder>.")
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="The same seed gives the same clusters.")]
 
 
 STOPPED = 130  # 128 + SIGINT, as shells say it
@@ -114,7 +119,7 @@ def train(
         labels=labels,
         out=out,
         name=views.name if views and not config else None,
-        train__n_clusters=clusters,
+        train__n_clusters=_as_number(clusters),
         train__objective=objective,
         train__seed=seed,
     )
@@ -136,6 +141,27 @@ def report(config: Config = None, set_: Set = None, views: ViewsDir = None, out:
 
 
 @app.command()
+def predict(
+    run: RunDir,
+    clips: Clips = None,
+    views: ViewsDir = None,
+    out: Predictions = None,
+    workdir: Workdir = None,
+    set_: Set = None,
+    retry_failed: Retry = False,
+) -> None:
+    """Clusters for new clips from a finished run: raw clips (--clips) or features made as the run's (--views)."""
+    if (clips is None) == (views is None):
+        raise PipelineError("give the new clips as --clips DIR (raw) or as --views DIR (features), one of the two")
+    from pipeline.predict import predict_clips, predict_views
+
+    if views:
+        _exit(predict_views(run, views, out=out))
+    elif clips:
+        _exit(predict_clips(run, clips, out=out, workdir=workdir, overrides=set_ or (), retry_failed=retry_failed))
+
+
+@app.command()
 def run(
     config: Config = None,
     set_: Set = None,
@@ -149,6 +175,10 @@ def run(
     _reduce(settings)
     _train(settings)
     _exit(n_failed)
+
+
+def _as_number(clusters: str | None) -> int | str | None:
+    return int(clusters) if clusters is not None and clusters.isdecimal() else clusters
 
 
 def _config_of(config: Path | None, out: Path | None) -> Path | None:

@@ -3,15 +3,19 @@
 results/<run>/
     assignments.csv     clip_id, cluster, confidence, agreement
     restarts.csv        clip_id, restart_0, ...: what each restart alone would have said
-    history.csv         the losses, epoch by epoch
+    history.csv         the losses, step by step
     model.safetensors + model.json
+    reduction/          what reduced the embeddings, copied from the workdir: `predict` needs this folder alone
     config.yaml         every setting as it was used
     run.json            versions, commit, seeds, durations; written last, so that its presence says the rest is whole
 """
 
 import json
+import math
+import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,10 +30,10 @@ from pipeline.errors import PipelineError
 from pipeline.files import check_writable, write_atomic
 from pipeline.metrics import clustering_scores
 from pipeline.provenance import environment, stable_hash
-from pipeline.reduce import encoders_of, untrained
-from tib import TIB
+from pipeline.reduce import encoders_of, keep_reduction, untrained
+from tib import TIB, StepReport
 
-LINE_EVERY = 10  # epochs between two lines, as the published demo prints them
+LINE_EVERY = {True: 10, False: 50}  # steps between two lines; the reference's as the published demo prints them
 
 
 def train(settings: Settings, views: Views, labels: Mapping[str, str]) -> bool:
@@ -47,9 +51,10 @@ def train(settings: Settings, views: Views, labels: Mapping[str, str]) -> bool:
     digest = views.digest()
     inputs = stable_hash({"views": digest, "train": settings.train.model_dump()}, 20)
     if _inputs_of(out) == inputs:
+        keep_reduction(settings, out)  # a run made before reductions were kept is completed
         say(f"train: nothing to do: {out} holds this run")
         return False
-    views = _usable(views)
+    views = _usable(views, settings.train.objective)
     check_writable(out)  # told now, not after the training
     started = time.monotonic()
     model = _fit(settings, views, labels)
@@ -59,54 +64,108 @@ def train(settings: Settings, views: Views, labels: Mapping[str, str]) -> bool:
     return True
 
 
-def _usable(views: Views) -> Views:
-    """The clips that the objective can train on: those with every modality. Says how many are left out."""
+def _usable(views: Views, objective: str) -> Views:
+    """The clips that the objective can train on: the reference needs every modality. Says how many are left out."""
     complete = views.complete()
-    left_out = [clip_id for clip_id, whole in zip(views.clip_ids, complete, strict=True) if not whole]
-    if left_out:
-        say(f"train: {len(left_out)} of {len(views.clip_ids)} clips lack a modality and are left out: "
-            f"{', '.join(left_out[:5])}{', ...' if len(left_out) > 5 else ''}")  # fmt: skip
+    lacking = [clip_id for clip_id, whole in zip(views.clip_ids, complete, strict=True) if not whole]
+    if not lacking:
+        return views
+    shown = f"{', '.join(lacking[:5])}{', ...' if len(lacking) > 5 else ''}"
+    count = f"{len(lacking)} of {len(views.clip_ids)} clips lack a modality"
+    if objective != "reference":
+        say(f"train: {count} and are clustered by what they have: {shown}")
+        return views
+    say(f"train: {count} and are left out: {shown}")
     return views.take(complete)
 
 
 def _fit(settings: Settings, views: Views, labels: Mapping[str, str]) -> TIB:
     section = settings.train
     if section.n_clusters is None:
-        raise PipelineError("train.n_clusters is not set: how many clusters? (--clusters 7)")
-    model = TIB(
-        n_clusters=section.n_clusters,
-        objective=section.objective,
-        restarts=section.restarts,
-        epochs=section.epochs,
-        learning_rate=section.learning_rate,
-        random_state=section.seed,
-        device=section.device,
-    )
+        raise PipelineError("train.n_clusters is not set: how many clusters? (--clusters 7, or --clusters auto)")
+    parameters = section.model_dump(exclude={"seed", "tensorboard"})
+    model = TIB(**parameters, random_state=section.seed)
     try:
-        with progress(section.epochs, "train", "epoch") as bar:
-            return model.fit(views.arrays, on_epoch=_reporter(bar, views.clip_ids, labels))
+        with progress(0, "train", "step") as bar, scalars(settings) as write:
+            reporter = _Reporter(bar, views.clip_ids, labels, write)
+            model.fit(views.arrays, on_step=reporter.show)
     except ValueError as error:
         raise PipelineError(f"train: {error}") from None
+    _tell(model)
+    return model
 
 
-def _reporter(bar: Any, clip_ids: Sequence[str], labels: Mapping[str, str]) -> Callable[[Any], None]:
-    """What is shown after an epoch: the bar always, the published demo's line every tenth."""
-    scored = [row for row, clip_id in enumerate(clip_ids) if clip_id in labels]
-    truth = [labels[clip_ids[row]] for row in scored]
+def _tell(model: TIB) -> None:
+    """How K and the schedule were chosen."""
+    if model.n_clusters_curve_:
+        curve = " ".join(f"{k}:{value:.2f}" for k, value in model.n_clusters_curve_.items())
+        say(f"train: {model.n_clusters_} clusters proposed, the steadiest of (K:ARI) {curve}")
+    if model.steadiness_:
+        told = ", ".join(f"{name} {value:.3f}" for name, value in model.steadiness_.items())
+        say(f"train: schedule {model.schedule_}; agreement (ARI) between clusters from other bags of clips: {told}")
 
-    def show(report: Any) -> None:
-        bar.set_postfix_str(f"loss {report.losses['loss']:.3f}", refresh=False)
-        bar.update(1)
-        if report.epoch % LINE_EVERY:
-            return
+
+class _Reporter:
+    """What is shown while training goes on: the bar after each step; a line now and then, scored where it can be."""
+
+    def __init__(
+        self, bar: Any, clip_ids: Sequence[str], labels: Mapping[str, str], write: Callable[[StepReport], None]
+    ) -> None:
+        self.bar, self.write = bar, write
+        self.scored = [row for row, clip_id in enumerate(clip_ids) if clip_id in labels]
+        self.truth = [labels[clip_ids[row]] for row in self.scored]
+        self.agreement = float("nan")
+
+    def show(self, report: StepReport) -> None:
+        if report.step == 1:
+            self.bar.reset(report.steps)
+            self.bar.set_description(f"train ({report.stage})")
+        every = LINE_EVERY[report.stage == "reference"]
+        if report.step % every == 0 and report.alive > 1:
+            self.agreement = report.agreement()
+        agreement = "" if math.isnan(self.agreement) else f", agreement {self.agreement:.2f}"
+        loss = report.losses["loss"]
+        self.bar.set_postfix_str(f"loss {loss:.3f}, {report.alive} restart(s) alive{agreement}", refresh=False)
+        self.bar.update(1)
+        self.write(report)
+        if report.step % every == 0:
+            self._line(report)
+
+    def _line(self, report: StepReport) -> None:
         terms = (f"{name} {value:.3f}" for name, value in report.losses.items() if name != "loss")
-        line = f" epoch {report.epoch} {' '.join(terms)}"
-        if truth:
-            scores = clustering_scores(truth, report.predict()[scored])
+        where = f"epoch {report.step}" if report.stage == "reference" else f"{report.stage} step {report.step}"
+        line = f" {where} {' '.join(terms)}"
+        if self.truth:
+            scores = clustering_scores(self.truth, report.predict()[self.scored])
             line += f" acc {scores['acc']:.3f} nmi {scores['nmi']:.3f}"
         say(line)
 
-    return show
+
+@contextmanager
+def scalars(settings: Settings) -> Iterator[Callable[[StepReport], None]]:
+    """What writes a step's losses for TensorBoard, where asked; nothing otherwise.
+
+    Raises:
+        PipelineError: asked, and the package is not installed.
+    """
+    if not settings.train.tensorboard:
+        yield lambda report: None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise PipelineError(
+            "train.tensorboard needs the package tensorboard: .venv/bin/uv pip install tensorboard, or leave it false"
+        ) from None
+    folder = settings.results / "tensorboard"
+    shutil.rmtree(folder, ignore_errors=True)  # an earlier run's curves are not this one's
+    with SummaryWriter(str(folder)) as writer:
+
+        def write(report: StepReport) -> None:
+            for name, value in report.losses.items():
+                writer.add_scalar(f"{report.stage}/{name}", value, report.step)
+
+        yield write
 
 
 def _inputs_of(out: Path) -> str | None:
@@ -126,18 +185,24 @@ def _write(settings: Settings, views: Views, model: TIB, inputs: Mapping[str, st
     restarts = zip(views.clip_ids, *model.restart_labels_.astype(str).tolist(), strict=True)
     names = ("clip_id", *(f"restart_{r}" for r in range(len(model.restart_labels_))))
     write_atomic(out / "restarts.csv", format_table(names, restarts))
-    history = [tuple(str(value) for value in row.values()) for row in model.history_]
-    write_atomic(out / "history.csv", format_table(tuple(model.history_[0]), history))
+    names = tuple(dict.fromkeys(name for row in model.history_ for name in row))
+    history = [tuple(str(row.get(name, "")) for name in names) for row in model.history_]
+    write_atomic(out / "history.csv", format_table(names, history))
     model.save(out)
+    keep_reduction(settings, out)
     resolved = settings.model_dump(mode="json")
     write_atomic(out / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
     encoders = encoders_of(settings)
     record = {
         **inputs,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "n_clusters": settings.train.n_clusters,
+        "n_clusters": model.n_clusters_,
+        "n_clusters_curve": {str(k): value for k, value in model.n_clusters_curve_.items()},
         "seed": settings.train.seed,
-        "restarts": settings.train.restarts,
+        "objective": settings.train.objective,
+        "schedule": model.schedule_,
+        "steadiness": model.steadiness_,
+        "restarts": len(model.restart_labels_),
         "n_clips": len(views.clip_ids),
         "encoders": encoders,
         "untrained_encoders": untrained(encoders),

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from pipeline.errors import PipelineError
 
@@ -124,16 +133,34 @@ class ReduceSettings(Section):
     seed: int = Field(0, ge=0, description="seed of the randomised SVD")
 
 
-class TrainSettings(Section):
-    """Views -> clusters, by TIB."""
+def _auto_or(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    return value if value == "auto" else handler(value)
 
-    n_clusters: int | None = Field(None, ge=2, description="K, the number of clusters")
-    objective: str = Field("reference", description="reference: the published demo's training")
-    restarts: int = Field(1, ge=1, description="independent runs side by side; the lowest loss is kept")
-    epochs: int = Field(500, ge=1, description="full-batch steps")
-    learning_rate: float = Field(0.05, gt=0, description="of Adam")
-    seed: int = Field(0, ge=0, le=2**62, description="restart r starts from seed + r")
+
+class TrainSettings(Section):
+    """Views -> clusters, by TIB. null takes the objective's own default: tib | reference."""
+
+    n_clusters: Annotated[int, Field(ge=2), WrapValidator(_auto_or)] | None = Field(
+        None, description="K, the number of clusters; auto proposes one"
+    )
+    max_clusters: int = Field(20, ge=2, description="the largest K that auto tries")
+    objective: Literal["tib", "reference"] = Field("tib", description="tib | reference: the published demo's training")
+    restarts: int | None = Field(None, ge=1, description="networks side by side: 10, their consensus | 1, lowest loss")
+    epochs: int | None = Field(None, ge=1, description="passes over the clips: 15, at least 150 steps | 500")
+    batch_size: int | None = Field(None, ge=2, description="clips a step, tib: 128, at least 16 a cluster")
+    learning_rate: float | None = Field(None, gt=0, description="of Adam: 0.01 | 0.05")
+    schedule: Literal["auto", "free", "anchored"] = Field("auto", description="tib: how far the graph is followed")
+    consistency_weight: float = Field(1.0, ge=0, description="tib: I(C^a; C^b) of two modalities")
+    fusion_weight: float = Field(1.0, ge=0, description="tib: I(C; C') of a clip and its neighbour")
+    superfluous_weight: float | None = Field(None, ge=0, description="KL(q(z|x) || N(0, I)): 0.001 | 1")
+    divergence_weight: float = Field(1e-3, ge=0, description="tib: symmetric KL of two modalities' codes")
+    complementarity_weight: float = Field(0.01, ge=0, description="tib: what a modality adds to another")
+    neighbour_share: float = Field(0.5, ge=0, le=1, description="tib: share of the joint made with neighbours")
+    balance: float = Field(1.0, ge=0, description="tib: below 1 clusters may be more unequal, or die")
+    early_stop: bool = Field(False, description="tib: stop when the clusters have settled")
+    seed: int = Field(0, ge=0, le=2**62, description="the same seed gives the same clusters")
     device: str = Field("auto", description="auto (CUDA where there is one) | cpu | cuda")
+    tensorboard: bool = Field(False, description="also write the losses to <results>/tensorboard")
 
 
 class Settings(Section):

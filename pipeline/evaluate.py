@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
 
 from pipeline.align import Views, load_npy
 from pipeline.config import Settings
-from pipeline.console import say, table
+from pipeline.console import progress, say, table
 from pipeline.errors import PipelineError
 from pipeline.files import write_atomic
 from pipeline.manifest import read_labels
 from pipeline.metrics import clustering_scores
 from pipeline.provenance import stable_hash
 from pipeline.reduce import encoders_of, untrained
+from tib.baselines import CannotCluster, baselines
 
 BASELINE_SEEDS = range(5)
 SCORES = ("acc", "nmi", "ari", "n_clusters_used")
@@ -29,7 +29,7 @@ def evaluate(settings: Settings, views: Views, labels: Mapping[str, str]) -> dic
 
     Args:
         settings: whose results folder holds the assignments.
-        views: what was clustered; k-means runs on the same.
+        views: what was clustered; the baselines run on the same.
         labels: clip_id -> class; none leaves the scores out.
     Returns:
         what was written.
@@ -61,7 +61,8 @@ def evaluate(settings: Settings, views: Views, labels: Mapping[str, str]) -> dic
             raise PipelineError(f"{out}: assignments.csv and restarts.csv name other clips; run `train` again")
         metrics["n_restarts"] = len(restarts)
         metrics["restarts"] = _mean_sd([clustering_scores(labels_true, [row[c] for c in scored]) for row in restarts])
-        metrics["baselines"] = baselines(views, dict(zip(scored, labels_true, strict=True)), n_clusters)
+        truth = dict(zip(scored, labels_true, strict=True))
+        metrics["baselines"], metrics["baselines_left_out"] = baseline_scores(views, truth, n_clusters)
     write_atomic(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     _tell(metrics, out)
     return metrics
@@ -104,31 +105,38 @@ def show(settings: Settings) -> None:
     say(f"report: {settings.results / 'report.html'}")
 
 
-def baselines(views: Views, labels_true: Mapping[str, str], n_clusters: int) -> dict[str, Any]:
-    """What costs nothing: the majority class, and k-means on each view and on all.
+def baseline_scores(
+    views: Views, labels_true: Mapping[str, str], n_clusters: int
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What TIB has to beat, from 5 seeds: k-means and spectral clustering on each view and on all, generalised CCA.
 
-    k-means is run from 5 seeds, 5 initialisations each; "all" sets the views side by side, each scaled to the same
-    total variance. It sees the clips that have the view and is scored on those with a label.
+    A baseline sees the clips that have the view and is scored on those of them with a label. All 13 together
+    take about 5 seconds on one core for 2,199 clips with 3 views of 60 dims.
 
     Returns:
-        name -> score -> {"mean", "sd"} over the seeds.
+        name -> score -> {"mean", "sd"} over the seeds; name -> why there is no score.
     """
     found: dict[str, Any] = {}
-    together = [v / max(float(np.sqrt(np.nanvar(v, axis=0).sum())), 1e-12) for v in views.arrays.values()]
-    candidates = dict(views.arrays) | {"all": np.concatenate(together, axis=1)}
-    for name, view in candidates.items():
-        rows = np.flatnonzero(np.isfinite(view).all(axis=1))
-        if len(rows) < n_clusters:
-            continue
-        ids = [views.clip_ids[row] for row in rows]
-        scored = [i for i, clip_id in enumerate(ids) if clip_id in labels_true]
-        truth = [labels_true[ids[i]] for i in scored]
-        runs = [
-            clustering_scores(truth, KMeans(n_clusters, n_init=5, random_state=seed).fit_predict(view[rows])[scored])
-            for seed in BASELINE_SEEDS
-        ]
-        found[f"k-means {name}"] = _mean_sd(runs)
-    return found
+    left_out: dict[str, str] = {}
+    rows = np.array([row for row, clip_id in enumerate(views.clip_ids) if clip_id in labels_true], dtype=np.int64)
+    truth = np.array([labels_true[views.clip_ids[row]] for row in rows])
+    runs = baselines(views.arrays, n_clusters, BASELINE_SEEDS)
+    with progress(len(runs), "baselines", "baseline") as bar:
+        for name, run in runs.items():
+            bar.set_postfix_str(name, refresh=False)
+            try:
+                found[name] = _mean_sd([_score(truth, clusters[rows]) for clusters in run()])
+            except CannotCluster as reason:
+                left_out[name] = str(reason)
+            bar.update(1)
+    return found, left_out
+
+
+def _score(truth: NDArray[Any], clusters: NDArray[np.int64]) -> dict[str, float | int]:
+    there = clusters >= 0
+    if not there.any():
+        raise CannotCluster("no clip that has it has a label")
+    return clustering_scores(truth[there], clusters[there])
 
 
 def _mean_sd(runs: list[dict[str, float | int]]) -> dict[str, dict[str, float]]:
@@ -158,13 +166,19 @@ def _tell(metrics: Mapping[str, Any], out: Path) -> None:
     rows.append(("majority class", f"{scores['majority_acc']:.3f}", "0.000", "0.000", "1"))
     title = f"evaluate: {metrics['n_scored']} clips with a label (mean ± sd over restarts or seeds)"
     table(title, ("", "ACC", "NMI", "ARI", "clusters used"), rows)
+    for reason, names in _by_reason(metrics.get("baselines_left_out", {})).items():
+        say(f"evaluate: no {', '.join(names)}: {reason}")
     say(f"evaluate: {_in_words(metrics)}; see {out / 'metrics.json'}")
+
+
+def _by_reason(left_out: Mapping[str, str]) -> dict[str, list[str]]:
+    return {reason: [name for name in left_out if left_out[name] == reason] for reason in left_out.values()}
 
 
 def _in_words(metrics: Mapping[str, Any]) -> str:
     """Whether the clusters are worth having, in a sentence."""
     if not metrics["baselines"]:
-        return "too few clips for a baseline"
+        return "no baseline to compare with"
     nmi, best = metrics["scores"]["nmi"], max(metrics["baselines"].items(), key=lambda item: item[1]["nmi"]["mean"])
     name, level = best[0], best[1]["nmi"]["mean"]
     verdict = "above" if nmi > level else "not above"

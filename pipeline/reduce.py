@@ -9,6 +9,7 @@ reduced/
 
 import io
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
@@ -31,6 +33,8 @@ from pipeline.prepare import manifest_of
 from pipeline.provenance import stable_hash, versions
 from pipeline.sources import sources_of
 from pipeline.store import EmbeddingStore
+
+ARRAYS, RECIPE = "reduction.safetensors", "recipe.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +181,7 @@ def _common_dim(views: Views, dim: int | None) -> int | None:
 
 
 def _inputs_of(folder: Path) -> str | None:
-    path = folder / "recipe.json"
+    path = folder / RECIPE
     if not path.exists():
         return None
     try:
@@ -188,7 +192,7 @@ def _inputs_of(folder: Path) -> str | None:
 
 def _write(folder: Path, views: Views, fitted: Mapping[str, Reduction], recipe: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.json").unlink(missing_ok=True)
+    (folder / RECIPE).unlink(missing_ok=True)
     for stale in folder.glob("*.npy"):
         if stale.stem not in views.arrays:
             stale.unlink()
@@ -202,16 +206,19 @@ def _write(folder: Path, views: Views, fitted: Mapping[str, Reduction], recipe: 
         tensors |= {f"{modality}.mean": one.mean, f"{modality}.scale": one.scale}
         if one.components is not None:
             tensors[f"{modality}.components"] = np.ascontiguousarray(one.components)
-    write_atomic(folder / "reduction.safetensors", save(tensors))
-    write_atomic(folder / "recipe.json", json.dumps(recipe, indent=2, ensure_ascii=False) + "\n")
+    write_atomic(folder / ARRAYS, save(tensors))
+    write_atomic(folder / RECIPE, json.dumps(recipe, indent=2, ensure_ascii=False) + "\n")
 
 
 def encoders_of(settings: Settings) -> dict[str, dict[str, Any]]:
     """The recipe of each modality's embeddings behind the reduced views; {} for cached features."""
-    path = settings.work / "reduced" / "recipe.json"
-    if settings.views or not path.exists():
-        return {}
-    features = json.loads(path.read_text(encoding="utf-8"))["features"]
+    folder = settings.work / "reduced"
+    return {} if settings.views or not (folder / RECIPE).exists() else encoders_in(folder)
+
+
+def encoders_in(folder: Path) -> dict[str, dict[str, Any]]:
+    """The recipe of each modality's embeddings behind the reduction in this folder."""
+    features = json.loads((folder / RECIPE).read_text(encoding="utf-8"))["features"]
     return {modality: found["recipe"] for modality, found in features.items()}
 
 
@@ -227,14 +234,32 @@ def load_reduction(folder: Path) -> dict[str, Reduction]:
         PipelineError: there is none, or it is not whole.
     """
     try:
-        recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
-        tensors = load_file(folder / "reduction.safetensors")
+        recipe = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
+        tensors = load_file(folder / ARRAYS)
         return {
             m: Reduction(tensors[f"{m}.mean"], tensors[f"{m}.scale"], tensors.get(f"{m}.components"), explained)
             for m, explained in recipe["explained"].items()
         }
-    except (OSError, ValueError, KeyError) as error:
-        raise PipelineError(f"no whole reduction in {folder} ({error}); run `reduce` first") from None
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise PipelineError(f"no whole reduction in {folder} ({error}); run `reduce`, then `train`") from None
+
+
+def keep_reduction(settings: Settings, run: Path) -> None:
+    """Copies the reduction behind a run's views into the run's folder, so that the run alone can predict.
+
+    Views that no reduction was fitted for leave none, not even an earlier run's.
+    """
+    if settings.views:
+        read = (folder for folder in (settings.views, settings.views / "reduced") if any(folder.glob("*.npy")))
+        source = next(read, settings.views)  # the folder that read_views reads
+    else:
+        source = settings.work / "reduced"
+    kept = run / "reduction"
+    if not (source / ARRAYS).exists():
+        shutil.rmtree(kept, ignore_errors=True)
+        return
+    for name in (ARRAYS, RECIPE):
+        write_atomic(kept / name, (source / name).read_bytes())
 
 
 def views_of(settings: Settings) -> Views:
@@ -246,14 +271,14 @@ def views_of(settings: Settings) -> Views:
     if settings.views:
         return read_views(settings.views)
     folder = settings.work / "reduced"
-    if not (folder / "recipe.json").exists():
+    if not (folder / RECIPE).exists():
         raise PipelineError(f"no reduced views in {folder}; run `reduce` first, with the same config")
     try:
-        recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+        recipe = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
         same = recipe["settings"] == settings.reduce.model_dump()
         made_from = {modality: found["fingerprint"] for modality, found in recipe["features"].items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PipelineError(f"cannot read {folder / 'recipe.json'} ({error}); run `reduce` again") from None
+        raise PipelineError(f"cannot read {folder / RECIPE} ({error}); run `reduce` again") from None
     for modality in settings.extract.modalities():
         store = _exact(settings, modality)
         same &= store is None or store.fingerprint == made_from.get(modality)

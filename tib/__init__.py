@@ -1,6 +1,7 @@
 """Views in, clusters out: the Twin Information Bottleneck behind scikit-learn's contract."""
 
 from tib.estimator import TIB
-from tib.train import EpochReport
+from tib.result import StepReport
+from tib.views import MultiView
 
-__all__ = ["TIB", "EpochReport"]
+__all__ = ["TIB", "MultiView", "StepReport"]

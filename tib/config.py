@@ -1,43 +1,81 @@
-"""The settings of a fit, checked where they are used: `Settings(**estimator.get_params())`."""
+"""The settings of a fit, checked where they are used: `Settings.of(estimator.get_params())`."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Any
 
+import numpy as np
 import torch
 
-OBJECTIVES = ("reference",)
+OBJECTIVES = ("tib", "reference")
+SCHEDULES = ("auto", "free", "anchored")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+# What a parameter is where it is None: the two objectives are trained in different ways.
+OWN_DEFAULTS: dict[str, dict[str, Any]] = {
+    "tib": {"restarts": 10, "learning_rate": 0.01, "superfluous_weight": 1e-3},
+    "reference": {"restarts": 1, "epochs": 500, "learning_rate": 0.05, "superfluous_weight": 1.0},
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What `TIB` was constructed with, checked. Their meaning is in TIB's docstring.
+    """What `TIB` was constructed with, checked, None replaced by the objective's own. Meanings: TIB's docstring.
 
     Raises:
         ValueError: a value out of range or of another type; the message names the parameter.
     """
 
-    n_clusters: int
+    n_clusters: int | str
+    max_clusters: int
     objective: str
     restarts: int
-    epochs: int
+    epochs: int | None
+    batch_size: int | None
     learning_rate: float
+    schedule: str
+    consistency_weight: float
+    fusion_weight: float
     superfluous_weight: float
+    divergence_weight: float
+    complementarity_weight: float
+    neighbour_share: float
+    balance: float
+    early_stop: bool
     random_state: int | None
     device: str
     dtype: str
 
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> "Settings":
+        """From an estimator's parameters."""
+        _check_choice("objective", parameters["objective"], OBJECTIVES)
+        own = OWN_DEFAULTS[parameters["objective"]]
+        values: dict[str, Any] = {n: own.get(n) if value is None else value for n, value in parameters.items()}
+        return cls(**values)
+
     def __post_init__(self) -> None:
-        _check_integer("n_clusters", self.n_clusters, at_least=2)
+        if self.n_clusters != "auto":
+            _check_integer("n_clusters", self.n_clusters, at_least=2, otherwise=" or 'auto'")
+        _check_integer("max_clusters", self.max_clusters, at_least=2)
         _check_integer("restarts", self.restarts, at_least=1)
-        _check_integer("epochs", self.epochs, at_least=1)
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) is not None:
+                _check_integer(name, getattr(self, name), at_least=2 if name == "batch_size" else 1)
         if self.random_state is not None:
             _check_integer("random_state", self.random_state, at_least=0)
         _check_number("learning_rate", self.learning_rate, positive=True)
-        _check_number("superfluous_weight", self.superfluous_weight, positive=False)
-        _check_choice("objective", self.objective, OBJECTIVES)
+        for name in ("consistency", "fusion", "superfluous", "divergence", "complementarity"):
+            _check_number(f"{name}_weight", getattr(self, f"{name}_weight"), positive=False)
+        if self.objective == "tib" and not self.consistency_weight and not self.fusion_weight:
+            raise ValueError("consistency_weight and fusion_weight are both 0: nothing would make clusters; keep one")
+        _check_number("neighbour_share", self.neighbour_share, positive=False, at_most=1.0)
+        _check_number("balance", self.balance, positive=False)
+        _check_choice("schedule", self.schedule, SCHEDULES)
         _check_choice("dtype", self.dtype, tuple(DTYPES))
+        if not isinstance(self.early_stop, bool | np.bool_):
+            raise ValueError(f"early_stop must be True or False, got {self.early_stop!r}")
         resolve_device(self.device)
 
 
@@ -58,17 +96,19 @@ def resolve_device(device: str) -> torch.device:
     return resolved
 
 
-def _check_integer(name: str, value: object, *, at_least: int) -> None:
+def _check_integer(name: str, value: object, *, at_least: int, otherwise: str = "") -> None:
     # bool is an Integral too, and True clusters are a mistake
     if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
-        raise ValueError(f"{name} must be an integer >= {at_least}, got {value!r}")
+        raise ValueError(f"{name} must be an integer >= {at_least}{otherwise}, got {value!r}")
 
 
-def _check_number(name: str, value: object, *, positive: bool) -> None:
+def _check_number(name: str, value: object, *, positive: bool, at_most: float = math.inf) -> None:
     expected = "a finite number > 0" if positive else "a finite number >= 0"
+    expected += f" and <= {at_most:g}" if at_most < math.inf else ""
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         raise ValueError(f"{name} must be {expected}, got {value!r}")
-    if value < 0 or (positive and value == 0):
+    number = float(value)
+    if number < 0 or (positive and number == 0) or number > at_most:
         raise ValueError(f"{name} must be {expected}, got {value!r}")
 
 

@@ -1,116 +1,169 @@
 """The estimator: scikit-learn's contract over views instead of one matrix, and without any labels."""
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClusterMixin
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from tib import reference, twin
 from tib.config import DTYPES, Settings, resolve_device
+from tib.losses import mutual_information
 from tib.persistence import read_model, write_model
-from tib.reference import ReferenceNet
-from tib.train import EpochReport, Training, train
-from tib.views import Views, check_n_clusters, check_views, warn_of_constant_views
+from tib.result import Fitted, OnStep, Outcome
+from tib.views import Views, check_n_clusters, check_trainable, check_views, warn_of_constant_views
+
+OBJECTIVES: dict[str, Any] = {"tib": twin, "reference": reference}
 
 
-class TIB(ClusterMixin, BaseEstimator):
+class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
     """Twin Information Bottleneck clustering of clips seen in several modalities.
 
     Args:
-        n_clusters: K, from 2 to N.
-        objective: "reference", the published demo code: views named text, visual and audio, of equal dims.
-        restarts: independent runs, trained side by side; the one with the lowest final loss is the result.
-        epochs: full-batch steps.
-        learning_rate: Adam's.
-        superfluous_weight: of the superfluous-information term; 0 leaves it out, and with it all sampling.
-        random_state: seed of restart 0; restart r is the run with random_state + r. The same seed gives the same
-            result to the bit on one machine with one number of threads. None draws one, kept as `seed_`.
+        n_clusters: K, from 2 to N; or "auto", the K whose clusters come out most alike when the graph of neighbours
+            is cut again in other bags of clips.
+        max_clusters: the largest K that "auto" tries.
+        objective: "tib", the whole method, for two or more views of any dims. "reference", the published demo code:
+            views named text, visual and audio, of equal dims; of what follows it knows restarts, epochs,
+            learning_rate, superfluous_weight, random_state, device and dtype.
+        restarts: independent networks, trained side by side. None: 10, of which the consensus is the result
+            (tib); 1 (reference, where the lowest loss of several is kept).
+        epochs: passes over a restart's clips. None: 15 and at least 150 steps (tib); 500 (reference).
+        batch_size: anchors of a step, each with a neighbour beside it. None: 128, and at least 16 a cluster.
+        learning_rate: Adam's; of the whole method at its height, from where it falls to 0. None: 0.01 (tib),
+            0.05 (reference).
+        schedule: "free", where the graph of neighbours gives a start and the objective decides; "anchored", where
+            the graph's own partition outweighs it all along; "auto": free, and anchored after it where the graph
+            cut in other bags of clips is clearly the steadier of the two.
+        consistency_weight: of I(C^a; C^b), the mean over pairs of modalities: each finds the other's clusters.
+        fusion_weight: of I(C; C') between a clip's clusters by all modalities and a neighbour's.
+        superfluous_weight: of KL(q(z|x) || N(0, I)), what a code keeps of its input. None: 0.001 (tib), 1 (reference).
+        divergence_weight: of the symmetric KL between a pair's two codes of a clip.
+        complementarity_weight: of Λ, an estimate of I(C; Z^a | Z^b): what a modality adds to another.
+        neighbour_share: how much of the consistency's joint pairs a clip's modality with the *neighbour's* other
+            one; 0 pairs a clip with itself alone.
+        balance: of the clusters' entropy in both mutual informations: 1 is mutual information, less lets clusters be
+            more unequal or die.
+        early_stop: end a stage when the clusters have settled.
+        random_state: the seed. The same gives the same result to the bit on one machine with one number of threads;
+            in the reference, restart r is the run with random_state + r. None draws one, kept as `seed_`.
         device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1".
         dtype: "float32" or "float64", of parameters and views.
 
+    A weight of 0 leaves its term out.
+
     Attributes:
         labels_: (N,) int64, each clip's cluster, 0 to K - 1.
-        proba_: (N, K), rows sum to 1.
+        proba_: (N, K), rows sum to 1: by all of a clip's modalities, the mean over the restarts (tib); by the text
+            (reference).
         confidence_: (N,), the largest of each row of proba_.
-        agreement_: (N,), the share of the modalities whose own posterior puts the clip in the same cluster.
-        modality_proba_: name -> (N, K), each modality's own posterior, in the clusters of proba_.
-        restart_losses_: (R,) float64, each restart's final loss.
-        restart_labels_: (R, N) int64, each restart's clusters; the numbering of two restarts is unrelated.
-        history_: a dict an epoch, of the restart kept: restart, epoch (from 1), consistency, superfluous,
-            complementarity and their weighted sum, loss; nats, lower is better, consistency and complementarity
-            are minus mutual informations.
+        agreement_: (N,), the share of the clip's modalities whose own posterior puts it in the same cluster.
+        modality_proba_: name -> (N, K), each modality's own posterior, in the clusters of proba_; NaN where missing.
+        n_clusters_: K.
+        n_clusters_curve_: K -> how steady K clusters are, the curve that "auto" takes the best of; {} otherwise.
+        schedule_: the schedule kept ("reference" for that objective).
+        steadiness_: "graph", "free", "anchored" -> mean ARI between clusters from other bags of clips, as far as
+            measured; {} for one restart.
+        restart_losses_: (R,) float64, the final loss of each restart that stayed finite.
+        restart_labels_: (R, N) int64, each restart's clusters: matched to labels_ (tib), unrelated (reference).
+        history_: a dict a step: step (from 1), the terms, and their weighted sum, loss; nats, lower is better, what
+            is maximised has a minus sign. Mean over restarts (tib), or of the restart kept (reference).
         n_features_in_: name -> D.
         view_names_: in the order given.
-        seed_: the seed of restart 0.
-        net_: the network of the restart kept.
+        seed_: the seed used.
+        net_: what predicts.
     """
 
     def __init__(
         self,
-        n_clusters: int,
+        n_clusters: int | str = "auto",
         *,
-        objective: str = "reference",
-        restarts: int = 1,
-        epochs: int = 500,
-        learning_rate: float = 0.05,
-        superfluous_weight: float = 1.0,
+        max_clusters: int = 20,
+        objective: str = "tib",
+        restarts: int | None = None,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        schedule: str = "auto",
+        consistency_weight: float = 1.0,
+        fusion_weight: float = 1.0,
+        superfluous_weight: float | None = None,
+        divergence_weight: float = 1e-3,
+        complementarity_weight: float = 0.01,
+        neighbour_share: float = 0.5,
+        balance: float = 1.0,
+        early_stop: bool = False,
         random_state: int | None = None,
         device: str = "auto",
         dtype: str = "float32",
     ) -> None:
         self.n_clusters = n_clusters
+        self.max_clusters = max_clusters
         self.objective = objective
         self.restarts = restarts
         self.epochs = epochs
+        self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.schedule = schedule
+        self.consistency_weight = consistency_weight
+        self.fusion_weight = fusion_weight
         self.superfluous_weight = superfluous_weight
+        self.divergence_weight = divergence_weight
+        self.complementarity_weight = complementarity_weight
+        self.neighbour_share = neighbour_share
+        self.balance = balance
+        self.early_stop = early_stop
         self.random_state = random_state
         self.device = device
         self.dtype = dtype
 
-    def fit(self, views: Views, *, on_epoch: Callable[[EpochReport], None] | None = None) -> Self:
+    def fit(self, views: Views, ignored: None = None, *, on_step: OnStep | None = None) -> Self:
         """Cluster the clips.
 
         Args:
-            views: name -> (N, D_m), rows aligned by clip; a list is taken as text, visual, audio.
-            on_epoch: called after each epoch, to show progress or to score with labels that stay outside.
+            views: name -> (N, D_m), rows aligned by clip; a list is named view_0, view_1, ... (reference: text,
+                visual, audio). A row of NaN is a clip without that modality (tib only).
+            ignored: nothing; scikit-learn's Pipeline passes a None here.
+            on_step: called after each step, to show progress or to score with labels that stay outside.
         Raises:
             ValueError: a setting out of range, or views that cannot be trained on; the message says what to do.
-            TypeError: `views` is neither a dict nor a list.
+            TypeError: `views` is neither a mapping nor a list, or labels were given.
         """
-        settings = Settings(**self.get_params())
-        arrays = check_views(views, list_names=ReferenceNet.VIEW_NAMES, dtype=self.dtype)
+        if ignored is not None:
+            raise TypeError("TIB takes no labels: fit(views); score its labels_ outside, with labels it never saw")
+        settings = Settings.of(self.get_params())
+        module = OBJECTIVES[settings.objective]
+        arrays = self._checked(views, settings.objective)
         dims = {name: array.shape[1] for name, array in arrays.items()}
-        ReferenceNet.check_dims(dims)
-        check_n_clusters(settings.n_clusters, len(next(iter(arrays.values()))))
+        module.check_dims(dims)
+        check_trainable(arrays)
+        n_clips = len(next(iter(arrays.values())))
+        check_n_clusters(2 if settings.n_clusters == "auto" else int(settings.n_clusters), n_clips)
         warn_of_constant_views(arrays)
         self.seed_ = secrets.randbits(31) if settings.random_state is None else int(settings.random_state)
-        device = resolve_device(settings.device)
-        tensors = _to_tensors(arrays, device)
-        net = ReferenceNet(dims, int(settings.n_clusters), int(settings.restarts), DTYPES[settings.dtype])
-        training = train(
-            net,
-            tensors,
-            seeds=[self.seed_ + restart for restart in range(settings.restarts)],
-            epochs=int(settings.epochs),
-            learning_rate=float(settings.learning_rate),
-            superfluous_weight=float(settings.superfluous_weight),
-            on_epoch=on_epoch,
-        )
+        tensors = _to_tensors(arrays, resolve_device(settings.device))
+        outcome: Outcome = module.fit(tensors, settings, self.seed_, on_step)
         self.n_features_in_ = dims
         self.view_names_ = list(dims)
-        self._keep(training, tensors)
+        self.restart_losses_ = outcome.restart_losses
+        self.restart_labels_ = outcome.restart_labels
+        self.history_ = outcome.history
+        self._learn(outcome.net, outcome.learned)
+        fused, alone = self.net_.posteriors(tensors)
+        self._keep_posteriors(fused.cpu(), {name: alone[name].cpu() for name in self.view_names_})
         return self
 
-    def fit_predict(self, views: Views, *, on_epoch: Callable[[EpochReport], None] | None = None) -> NDArray[np.int64]:
+    def fit_predict(self, views: Views, ignored: None = None, *, on_step: OnStep | None = None) -> NDArray[np.int64]:
         """`fit`, then `labels_`, (N,)."""
-        return self.fit(views, on_epoch=on_epoch).labels_
+        return self.fit(views, ignored, on_step=on_step).labels_
 
     def predict_proba(self, views: Views) -> NDArray[Any]:
         """p(cluster | clip) of any clips, one or more: (N, K).
@@ -119,20 +172,32 @@ class TIB(ClusterMixin, BaseEstimator):
             NotFittedError: before fit.
             ValueError: other views or dims than those fitted on.
         """
-        check_is_fitted(self, "net_")
-        arrays = check_views(views, list_names=ReferenceNet.VIEW_NAMES, dtype=self.dtype)
-        dims = {name: array.shape[1] for name, array in arrays.items()}
-        if dims != self.n_features_in_:
-            raise ValueError(
-                f"fitted on views of {_listed(self.n_features_in_)} features, got {_listed(dims)}; "
-                "pass the same views, reduced in the same way"
-            )
-        device = self.net_.head_a.weight.device
-        return self.net_.posterior(_to_tensors(arrays, device))[0].cpu().numpy()
+        return self._posteriors(views)[0]
 
     def predict(self, views: Views) -> NDArray[np.int64]:
         """The cluster of each clip, (N,). Raises as `predict_proba` does."""
         return self.predict_proba(views).argmax(axis=1)
+
+    def modality_posteriors(self, views: Views) -> dict[str, NDArray[Any]]:
+        """name -> (N, K) by each modality alone, NaN where missing. Raises as `predict_proba` does."""
+        return self._posteriors(views)[1]
+
+    def transform(self, views: Views) -> NDArray[Any]:
+        """`predict_proba` as features, (N, K); a frame after set_output. Raises as `predict_proba` does."""
+        return self.predict_proba(views)
+
+    def score(self, views: Views, ignored: None = None) -> float:
+        """How well one modality's clusters tell another's, without labels: mean over pairs of I(C^a; C^b) / log K.
+
+        Between 0 and 1; higher is better; over the clips that have both. What GridSearchCV takes when not told.
+        """
+        alone = self.modality_posteriors(views)
+        shares = []
+        for a, b in combinations(alone.values(), 2):
+            both = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1)
+            if both.any():
+                shares.append(float(mutual_information(torch.from_numpy(a[both]), torch.from_numpy(b[both]))))
+        return float(np.mean(shares)) / float(np.log(self.n_clusters_)) if shares else float("nan")
 
     def save(self, path: str | Path) -> None:
         """Write model.safetensors and model.json into the folder `path`, made where it is not there.
@@ -146,11 +211,14 @@ class TIB(ClusterMixin, BaseEstimator):
         arrays["proba"] = torch.from_numpy(self.proba_)
         arrays["restart_labels"] = torch.from_numpy(self.restart_labels_)
         learned = {
+            "net": self.net_.description,
             "n_features_in": self.n_features_in_,
             "seed": self.seed_,
             "restart_losses": self.restart_losses_.tolist(),
             "history": self.history_,
+            **{name: getattr(self, f"{name}_") for name in LEARNED},
         }
+        learned["n_clusters_curve"] = {str(k): value for k, value in self.n_clusters_curve_.items()}
         settings = {name: _plain(value) for name, value in self.get_params().items()}
         write_model(Path(path), arrays, {"settings": settings, "learned": learned})
 
@@ -167,45 +235,80 @@ class TIB(ClusterMixin, BaseEstimator):
         arrays, described = read_model(Path(path))
         estimator = cls(**{**described["settings"], "device": device})
         learned = described["learned"]
-        net = ReferenceNet(learned["n_features_in"], estimator.n_clusters, 1, DTYPES[estimator.dtype])
+        net = OBJECTIVES[estimator.objective].Net.from_description(learned["net"], DTYPES[estimator.dtype])
         state = {name[4:]: value for name, value in arrays.items() if name.startswith("net.")}
         _check_fits(net, state, path)
         net.load_state_dict(state)
-        estimator.net_ = net.to(resolve_device(device))
         estimator.n_features_in_ = learned["n_features_in"]
         estimator.view_names_ = list(learned["n_features_in"])
         estimator.seed_ = learned["seed"]
         estimator.restart_losses_ = np.array(learned["restart_losses"])
         estimator.history_ = learned["history"]
         estimator.restart_labels_ = arrays["restart_labels"].numpy()
+        curve = {int(k): value for k, value in learned["n_clusters_curve"].items()}
+        kept = {**{name: learned[name] for name in LEARNED}, "n_clusters_curve": curve}
+        estimator._learn(net.to(resolve_device(device)), kept)
         estimator._keep_posteriors(
             arrays["proba"], {name: arrays[f"modality_proba.{name}"] for name in estimator.view_names_}
         )
         return estimator
 
-    def _keep(self, training: Training, views: Mapping[str, Tensor]) -> None:
-        """Learned attributes, from the restart kept."""
-        curves, best = training.curves, training.best
-        self.restart_losses_ = curves["loss"][-1].copy()
-        self.restart_labels_ = training.net.posterior(views).argmax(-1).cpu().numpy()
-        self.history_ = [
-            {"restart": best, "epoch": epoch + 1, **{name: float(curve[epoch, best]) for name, curve in curves.items()}}
-            for epoch in range(len(curves["loss"]))
-        ]
-        self.net_ = training.net.single(best)
-        self.net_.align_modalities(views)
-        by_modality = self.net_.modality_posteriors(views)
-        self._keep_posteriors(
-            self.net_.posterior(views)[0].cpu(), {name: by_modality[name][0].cpu() for name in self.view_names_}
-        )
+    def __sklearn_tags__(self) -> Tags:
+        """What scikit-learn may take for granted: views are no matrix, and may have gaps."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array, tags.input_tags.dict, tags.input_tags.sparse = False, True, True
+        tags.input_tags.allow_nan = self.objective == "tib"
+        tags.transformer_tags.preserves_dtype = [self.dtype]
+        return tags
+
+    @property
+    def _n_features_out(self) -> int:
+        """Of transform; scikit-learn names the columns by it."""
+        return self.n_clusters_
+
+    def _checked(self, views: Views, objective: str) -> dict[str, NDArray[Any]]:
+        names = OBJECTIVES[objective].LIST_NAMES
+        return check_views(views, list_names=names, dtype=self.dtype, may_miss=objective == "tib")
+
+    def _posteriors(self, views: Views) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+        check_is_fitted(self, "net_")
+        arrays = self._checked(views, self.objective)
+        dims = {name: array.shape[1] for name, array in arrays.items()}
+        if dims != self.n_features_in_:
+            raise ValueError(
+                f"fitted on views of {_listed(self.n_features_in_)} features, got {_listed(dims)}; "
+                "pass the same views, reduced in the same way"
+            )
+        device = next(iter(self.net_.state_dict().values())).device
+        fused, alone = self.net_.posteriors(_to_tensors(arrays, device))
+        return fused.cpu().numpy(), {name: alone[name].cpu().numpy() for name in self.view_names_}
+
+    def _learn(self, net: Fitted, learned: Mapping[str, Any]) -> None:
+        self.net_ = net
+        for name in LEARNED:
+            setattr(self, f"{name}_", learned[name])
 
     def _keep_posteriors(self, proba: Tensor, by_modality: Mapping[str, Tensor]) -> None:
         self.proba_ = proba.numpy()
         self.labels_ = self.proba_.argmax(axis=1)
         self.confidence_ = self.proba_.max(axis=1)
         self.modality_proba_ = {name: p.numpy() for name, p in by_modality.items()}
-        votes = np.stack([p.argmax(axis=1) for p in self.modality_proba_.values()])  # (M, N)
-        self.agreement_ = (votes == self.labels_).mean(axis=0)
+        self.agreement_ = agreement_of(self.labels_, self.modality_proba_)
+
+
+LEARNED = ("n_clusters", "n_clusters_curve", "schedule", "steadiness")
+
+
+def agreement_of(clusters: NDArray[np.int64], by_modality: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+    """(N,) the share of a clip's modalities whose own posterior is highest for its cluster.
+
+    Args:
+        clusters: (N,).
+        by_modality: name -> (N, K), NaN where missing; no clip lacks all.
+    """
+    there = np.stack([np.isfinite(p).all(axis=1) for p in by_modality.values()])  # (M, N)
+    votes = np.stack([np.nan_to_num(p, nan=-1.0).argmax(axis=1) for p in by_modality.values()])
+    return np.asarray(((votes == clusters) & there).sum(axis=0) / np.maximum(there.sum(axis=0), 1))
 
 
 def _to_tensors(arrays: Mapping[str, NDArray[Any]], device: torch.device) -> dict[str, Tensor]:
@@ -222,7 +325,7 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _check_fits(net: ReferenceNet, state: Mapping[str, Tensor], path: str | Path) -> None:
+def _check_fits(net: Any, state: Mapping[str, Tensor], path: str | Path) -> None:
     expected = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
     if expected != found:

@@ -4,7 +4,7 @@ Shapes: R restarts, N clips, D embedding, K clusters, M = 3 modalities.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,18 @@ class ReferenceNet(nn.Module):
         self.head_b = BatchedLinear(restarts, dim, n_clusters, dtype)
         same = torch.eye(n_clusters, dtype=dtype).repeat(restarts, len(self.VIEW_NAMES), 1, 1)
         self.register_buffer("to_text", same)  # (R, M, K, K), see align_modalities
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What `from_description` makes a net of the same shapes from; JSON."""
+        restarts, n_clusters, dim = self.head_a.weight.shape
+        return {"dim": dim, "n_clusters": n_clusters, "restarts": restarts}
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any], dtype: torch.dtype) -> Self:
+        """A net of these shapes, its weights to be loaded."""
+        dims = dict.fromkeys(cls.VIEW_NAMES, int(description["dim"]))
+        return cls(dims, int(description["n_clusters"]), int(description["restarts"]), dtype)
 
     @classmethod
     def check_dims(cls, dims: Mapping[str, int]) -> None:
@@ -144,6 +156,11 @@ class ReferenceNet(nn.Module):
     def posterior(self, views: Mapping[str, Tensor]) -> Tensor:
         """p(cluster | clip) as head A says of the text: (R, N, K)."""
         return _posterior(self.head_a, self.encoder_a(self._spread(views["text"])))
+
+    def posteriors(self, views: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Of a single restart: (N, K) by the text; name -> (N, K) by each modality, in the clusters of the text."""
+        alone = self.modality_posteriors(views)
+        return self.posterior(views)[0], {name: posterior[0] for name, posterior in alone.items()}
 
     @torch.no_grad()
     def modality_posteriors(self, views: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 A network is trained through `initialise`, `loss_terms`, `posterior` and `single`; see tib/reference.py.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,24 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tib.reference import ReferenceNet
-
-
-@dataclass(frozen=True, slots=True)
-class EpochReport:
-    """What a caller is shown after an epoch.
-
-    Attributes:
-        epoch: from 1 to `epochs`.
-        epochs: how many there will be.
-        losses: consistency, superfluous, complementarity and loss of the restart that has the lowest loss now.
-        predict: that restart's cluster of each clip, (N,) int64. Calling it changes nothing in training.
-    """
-
-    epoch: int
-    epochs: int
-    losses: dict[str, float]
-    predict: Callable[[], NDArray[np.int64]]
+from tib.reference.net import ReferenceNet
+from tib.result import OnStep, StepReport
+from tib.select import agreement
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +39,7 @@ def train(
     epochs: int,
     learning_rate: float,
     superfluous_weight: float,
-    on_epoch: Callable[[EpochReport], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> Training:
     """Initialise the net on the CPU, move it to the views' device and train it.
 
@@ -63,7 +48,7 @@ def train(
         views: name -> (N, D), on the device to train on.
         seeds: one a restart. On the CPU each is one random stream for the weights and the samples.
         superfluous_weight: of that term in the loss; at 0 nothing is sampled.
-        on_epoch: called after each epoch.
+        on_step: called after each epoch, which is one step here.
     Raises:
         ValueError: the final loss is not finite in any restart.
     """
@@ -83,8 +68,8 @@ def train(
         terms["loss"].sum().backward()  # restarts share no parameter: each gets the gradient of its own loss
         optimiser.step()
         steps.append(torch.stack(list(terms.values())).detach())  # (terms, R)
-        if on_epoch is not None:
-            on_epoch(_report(net, views, epoch, epochs, dict(zip(terms, steps[-1], strict=True))))
+        if on_step is not None:
+            on_step(_report(net, views, epoch, epochs, dict(zip(terms, steps[-1], strict=True))))
     history = torch.stack(steps).double().cpu().numpy()  # (epochs, terms, R)
     curves = {name: history[:, index] for index, name in enumerate(terms)}
     return Training(net=net, curves=curves, best=_lowest(curves["loss"][-1]))
@@ -92,14 +77,17 @@ def train(
 
 def _report(
     net: ReferenceNet, views: Mapping[str, Tensor], epoch: int, epochs: int, terms: Mapping[str, Tensor]
-) -> EpochReport:
+) -> StepReport:
     best = int(terms["loss"].nan_to_num(nan=torch.inf).argmin())
 
     def predict() -> NDArray[np.int64]:
         return net.single(best).posterior(views)[0].argmax(-1).cpu().numpy()
 
+    def agree() -> float:
+        return agreement(net.posterior(views).argmax(-1).cpu().numpy())
+
     losses = {name: float(values[best]) for name, values in terms.items()}
-    return EpochReport(epoch=epoch, epochs=epochs, losses=losses, predict=predict)
+    return StepReport("reference", epoch, epochs, losses, int(terms["loss"].isfinite().sum()), predict, agree)
 
 
 def _lowest(losses: NDArray[np.float64]) -> int:

@@ -1,0 +1,185 @@
+"""A fit of the whole method: graph, bags, restarts by one schedule or two, their consensus.
+
+Shapes: N clips, M modalities, R restarts, K clusters.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tib.config import DTYPES, Settings
+from tib.result import OnStep, Outcome, StepReport, history_of
+from tib.select import agreement, consensus, consensus_columns
+from tib.twin.graph import Graph, n_clusters_curve
+from tib.twin.model import TwinModel, restart_posteriors
+from tib.twin.net import TwinNet
+from tib.twin.objective import Weights
+from tib.twin.projection import Projection, fill_gaps, present_rows
+from tib.twin.train import Data, Pace, Schedule, train
+
+BAG = 0.9
+GRAPH_BAGS = 48  # cuts of the graph to tell how steady it is: cheap, and 12 were too few (docs/results.md)
+PROBE = 8192  # clips that moments and steadiness are measured on, at most
+GLANCE = 256  # clips that show how training goes
+CLEARLY = 0.05  # by so much (ARI) must the graph be steadier to be followed: the objective has the benefit of the doubt
+SETTLED = 0.995
+CHECK_EVERY = 25  # steps
+# "free": the graph gives a start, noise of a whole standard deviation hides all directions of a view that vary less
+# than one feature does, and the objective decides. "anchored": the partition outweighs the objective all along.
+SCHEDULES = {"free": Schedule("free", 0.1, 0.0, 1.0), "anchored": Schedule("anchored", 0.1, 10.0, 0.25)}
+
+
+def check_dims(dims: Mapping[str, int]) -> None:
+    """Any two or more views of any dims will do, and fewer were refused before."""
+
+
+def fit(views: Mapping[str, Tensor], settings: Settings, seed: int, on_step: OnStep | None) -> Outcome:
+    """Cluster the clips.
+
+    Args:
+        views: name -> (N, D), on the device to train on; a row of NaN is a clip without that modality.
+    Raises:
+        ValueError: the loss is not finite in any restart.
+    """
+    device = next(iter(views.values())).device
+    generator = torch.Generator().manual_seed(seed)
+    present = torch.stack([present_rows(view) for view in views.values()])
+    projections = _projections(views, present, DTYPES[settings.dtype], seed)
+    inputs = [projections[name](view) for name, view in views.items()]
+    graph = Graph.of(inputs, present, generator)
+    inputs = [fill_gaps(view, have, graph.neighbours) for view, have in zip(inputs, present, strict=True)]
+
+    restarts, auto_k = int(settings.restarts), settings.n_clusters == "auto"
+    bags = _bags(present.shape[1], max(restarts, GRAPH_BAGS) if restarts > 1 or auto_k else 1, generator)
+    curve = n_clusters_curve(graph, bags, settings.max_clusters, seed) if auto_k else {}
+    n_clusters = max(curve, key=lambda k: curve[k]) if curve else int(settings.n_clusters)
+    partitions = graph.partitions(bags, n_clusters, seed)
+    data = Data(inputs, present, graph.neighbours, bags[:restarts].to(device), partitions[:restarts].to(device))
+    run = _Run(data, settings, n_clusters, generator, seed, on_step)
+    steadiness = {"graph": agreement(partitions.numpy())} if restarts > 1 else {}
+
+    # One restart cannot tell how steady it is: then the graph, which at least is no accident, is followed.
+    auto = settings.schedule == "auto"
+    schedule = settings.schedule if not auto else "free" if restarts > 1 else "anchored"
+    net, curves, posteriors = run.train(SCHEDULES[schedule], steadiness)
+    if auto and restarts > 1 and steadiness["graph"] > steadiness.get("free", 0.0) + CLEARLY:
+        schedule = "anchored"
+        net, curves, posteriors = run.train(SCHEDULES[schedule], steadiness)
+    model = TwinModel(projections, net).to(device)
+    model.columns.copy_(torch.from_numpy(consensus_columns(list(posteriors))))
+    return Outcome(
+        net=model,
+        restart_losses=curves["loss"][-1],
+        restart_labels=model.restart_labels(views).cpu().numpy(),
+        history=history_of({name: values.mean(axis=1) for name, values in curves.items()}),
+        learned={"n_clusters": n_clusters, "n_clusters_curve": curve, "schedule": schedule, "steadiness": steadiness},
+    )
+
+
+def _projections(views: Mapping[str, Tensor], present: Tensor, dtype: torch.dtype, seed: int) -> dict[str, Projection]:
+    fitted = {}
+    for (name, view), have in zip(views.items(), present, strict=True):
+        fitted[name] = Projection.fitted(view[have].cpu().numpy(), dtype, seed).to(view.device)
+    return fitted
+
+
+def _bags(n_clips: int, count: int, generator: torch.Generator) -> Tensor:
+    """(count, n) the clips that each restart learns from, or a cut: BAG of all, drawn without putting back."""
+    size = max(2, round(BAG * n_clips))
+    return torch.stack([torch.randperm(n_clips, generator=generator)[:size].sort().values for _ in range(count)])
+
+
+class _Run:
+    """What both schedules share."""
+
+    def __init__(
+        self,
+        data: Data,
+        settings: Settings,
+        n_clusters: int,
+        generator: torch.Generator,
+        seed: int,
+        on_step: OnStep | None,
+    ) -> None:
+        self.data, self.n_clusters, self.generator, self.seed = data, n_clusters, generator, seed
+        self.on_step, self.early_stop = on_step, settings.early_stop
+        self.weights = Weights(
+            consistency=settings.consistency_weight,
+            fusion=settings.fusion_weight,
+            superfluous=settings.superfluous_weight,
+            divergence=settings.divergence_weight,
+            complementarity=settings.complementarity_weight,
+            neighbour_share=settings.neighbour_share,
+            balance=settings.balance,
+        )
+        self.pace = Pace(settings.batch_size, settings.epochs, settings.learning_rate)
+        n_clips = data.present.shape[1]
+        order = torch.randperm(n_clips, generator=generator).to(data.present.device)
+        self.probe, self.glance = order[:PROBE].sort().values, order[:GLANCE].sort().values
+
+    def train(
+        self, schedule: Schedule, steadiness: dict[str, float]
+    ) -> tuple[TwinNet, dict[str, NDArray[np.float64]], NDArray[np.floating]]:
+        """Restarts that stayed finite, their curves (steps, R) and posteriors of the probe (R, n, K)."""
+        data, device = self.data, self.data.present.device
+        restarts, dtype = len(data.bags), data.views[0].dtype
+        net = TwinNet([view.shape[1] for view in data.views], self.n_clusters, restarts, dtype)
+        net.initialise(self.generator)
+        net.to(device)
+        draws = torch.Generator(device).manual_seed(self.seed)
+        curves = train(net, data, schedule, self.weights, self.pace, draws, self._watch(schedule.name))
+        alive = curves["loss"][-1].isfinite().nonzero().flatten().tolist()
+        if not alive:
+            raise ValueError(
+                "the loss is not finite in any restart; lower learning_rate, or look for outliers in the views"
+            )
+        net = net.take(alive)
+        net.keep_moments([view[self.probe] for view in data.views])
+        posteriors = self._posteriors(net, self.probe)
+        if len(alive) > 1:
+            steadiness[schedule.name] = agreement(posteriors.argmax(-1))
+        return net, {name: values[:, alive].numpy() for name, values in curves.items()}, posteriors
+
+    def _posteriors(self, net: TwinNet, rows: Tensor) -> NDArray[np.floating]:
+        """(R, n, K) of some clips, by the moments kept."""
+        fused, _ = restart_posteriors(net, [view[rows] for view in self.data.views], self.data.present[:, rows])
+        return fused.cpu().numpy()
+
+    def _watch(self, stage: str) -> Callable[[int, int, dict[str, Tensor], TwinNet], bool]:
+        """What is done after each step of a stage: the report, and the check whether the clusters have settled."""
+        last: list[NDArray[np.int64]] = []
+        calm = 0
+
+        def now(net: TwinNet, rows: Tensor) -> NDArray[np.floating]:
+            copy = net.take(range(net.restarts))  # training goes on with the moments of its batches
+            copy.keep_moments([view[rows] for view in self.data.views])
+            return self._posteriors(copy, rows)
+
+        def after(step: int, steps: int, terms: dict[str, Tensor], net: TwinNet) -> bool:
+            nonlocal calm, last
+            if self.on_step is not None:
+                alive = terms["loss"].isfinite()
+                losses = {name: float(values[alive].mean()) for name, values in terms.items()}
+                everyone = torch.arange(self.data.present.shape[1], device=self.probe.device)
+                self.on_step(
+                    StepReport(
+                        stage=stage,
+                        step=step,
+                        steps=steps,
+                        losses=losses,
+                        alive=int(alive.sum()),
+                        predict=lambda: consensus(list(now(net, everyone))).argmax(-1),
+                        agreement=lambda: agreement(now(net, self.glance).argmax(-1)),
+                    )
+                )
+            if not self.early_stop or step % CHECK_EVERY:
+                return False
+            clusters = now(net, self.glance).argmax(-1)
+            same = bool(last) and float((clusters == last[0]).mean()) >= SETTLED
+            calm, last = (calm + 1 if same else 0), [clusters]
+            return calm >= 2
+
+        return after
