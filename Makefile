@@ -13,7 +13,7 @@ VIEWS_OPTION = $(if $(VIEWS),--views '$(VIEWS)') $(if $(LABELS),--labels '$(LABE
 OUT_OPTION = $(if $(OUT),--out '$(OUT)')
 
 .NOTPARALLEL:
-.PHONY: help setup demo test lint lock prepare extract reduce train evaluate report predict run
+.PHONY: bench-tib help setup demo test lint lock prepare extract reduce train evaluate report predict run
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -72,3 +72,6 @@ predict: $(READY) ## clusters for new clips, RUN=results/x CLIPS=DIR (or VIEWS=D
 
 run: $(READY) ## all of these, each skipping what is done
 	@$(PY) -m pipeline run $(OPTIONS) $(CLIPS_OPTION) $(OUT_OPTION) $(ARGS)
+
+bench-tib: $(READY) ## quality and speed of TIB, as JSON; ARGS=--quick for minutes
+	@$(PY) -m benchmarks.bench_tib $(ARGS)

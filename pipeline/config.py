@@ -149,7 +149,9 @@ class TrainSettings(Section):
     epochs: int | None = Field(None, ge=1, description="passes over the clips: 15, at least 150 steps | 500")
     batch_size: int | None = Field(None, ge=2, description="clips a step, tib: 128, at least 16 a cluster")
     learning_rate: float | None = Field(None, gt=0, description="of Adam: 0.01 | 0.05")
-    schedule: Literal["auto", "free", "anchored"] = Field("auto", description="tib: how far the graph is followed")
+    schedule: Literal["auto", "free", "anchored", "scratch"] = Field(
+        "auto", description="tib: how far the graph is followed"
+    )
     consistency_weight: float = Field(1.0, ge=0, description="tib: I(C^a; C^b) of two modalities")
     fusion_weight: float = Field(1.0, ge=0, description="tib: I(C; C') of a clip and its neighbour")
     superfluous_weight: float | None = Field(None, ge=0, description="KL(q(z|x) || N(0, I)): 0.001 | 1")

@@ -2,7 +2,11 @@
 
 import json
 import pickle
+import subprocess
+import sys
+import warnings
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
@@ -10,14 +14,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.base import clone
+from sklearn.base import clone, is_clusterer
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import adjusted_rand_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import Pipeline
+from sklearn.utils import estimator_checks, get_tags
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from test_tib_views import KINDS
 
-from tib import TIB, StepReport
+from tib import TIB, MultiView, StepReport
 
+ROOT = Path(__file__).parents[1]
 NAMES = ("text", "visual", "audio")
 SETTINGS: dict[str, Any] = {"objective": "reference", "epochs": 8, "random_state": 0, "device": "cpu"}
+WHOLE: dict[str, Any] = {"epochs": 8, "restarts": 1, "random_state": 0, "device": "cpu"}
+BOTH = pytest.mark.parametrize("settings", [SETTINGS, WHOLE], ids=["reference", "tib"])
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -47,6 +59,18 @@ VIEWS, TRUTH = planted()
 @pytest.fixture(scope="module")
 def fitted() -> TIB:
     return TIB(3, **SETTINGS | {"epochs": 40, "restarts": 8}).fit(VIEWS)
+
+
+@pytest.fixture(scope="module")
+def whole() -> TIB:
+    return TIB(3, **WHOLE | {"epochs": 20, "restarts": 4}).fit(VIEWS)
+
+
+@pytest.fixture(scope="module")
+def counted() -> TIB:
+    """Finds the number of clusters by itself, for clips of which some lack the audio."""
+    views = {**VIEWS, "audio": np.where(np.arange(90)[:, None] % 5 == 0, np.nan, VIEWS["audio"])}
+    return TIB(max_clusters=5, **WHOLE | {"restarts": 2}).fit(views)
 
 
 def test_planted_clusters_are_found_and_new_clips_join_them(fitted: TIB) -> None:
@@ -87,8 +111,9 @@ def test_the_constructor_only_keeps_and_clone_and_set_params_work() -> None:
     assert "n_clusters=3" in repr(estimator)
 
 
-def test_fit_predict_is_labels_and_predict_on_the_same_views() -> None:
-    estimator = TIB(3, **SETTINGS)
+@BOTH
+def test_fit_predict_is_labels_and_predict_on_the_same_views(settings: dict[str, Any]) -> None:
+    estimator = TIB(3, **settings)
     assigned = estimator.fit_predict(VIEWS)
     assert assigned.tolist() == estimator.labels_.tolist() == estimator.predict(VIEWS).tolist()
     assert np.array_equal(estimator.predict_proba(VIEWS), estimator.proba_)
@@ -100,37 +125,52 @@ def test_a_list_of_views_is_the_dict_and_the_order_of_a_dict_does_not_matter() -
         assert np.array_equal(TIB(3, **SETTINGS).fit(views).proba_, expected.proba_)
 
 
+@BOTH
 @pytest.mark.parametrize("restarts", [1, 3])
-def test_the_same_seed_gives_the_same_result_to_the_bit_and_another_seed_does_not(restarts: int) -> None:
-    runs = [TIB(3, **SETTINGS | {"restarts": restarts, "random_state": seed}).fit(VIEWS) for seed in (5, 5, 9)]
+def test_the_same_seed_gives_the_same_result_to_the_bit_and_another_seed_does_not(
+    settings: dict[str, Any], restarts: int
+) -> None:
+    runs = [TIB(3, **settings | {"restarts": restarts, "random_state": seed}).fit(VIEWS) for seed in (5, 5, 9)]
     assert np.array_equal(runs[0].proba_, runs[1].proba_)
     assert runs[0].history_ == runs[1].history_
     assert not np.array_equal(runs[0].proba_, runs[2].proba_)
 
 
-def test_the_global_random_state_is_neither_read_nor_moved() -> None:
+@BOTH
+def test_the_global_random_states_are_neither_read_nor_moved(settings: dict[str, Any]) -> None:
     torch.manual_seed(1)
-    before = torch.get_rng_state()
-    first = TIB(3, **SETTINGS).fit(VIEWS)
+    np.random.seed(1)
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].tolist()
+    first = TIB(3, **settings).fit(VIEWS)
     assert torch.equal(torch.get_rng_state(), before)
+    assert np.random.get_state()[1].tolist() == numpy_before
     torch.manual_seed(2)
-    assert np.array_equal(TIB(3, **SETTINGS).fit(VIEWS).proba_, first.proba_)
+    np.random.seed(2)
+    assert np.array_equal(TIB(3, **settings).fit(VIEWS).proba_, first.proba_)
 
 
-def test_no_random_state_draws_a_seed_and_keeps_it() -> None:
-    drawn = TIB(3, **SETTINGS | {"random_state": None}).fit(VIEWS)
-    again = TIB(3, **SETTINGS | {"random_state": drawn.seed_}).fit(VIEWS)
+@BOTH
+def test_no_random_state_draws_a_seed_and_keeps_it(settings: dict[str, Any]) -> None:
+    drawn = TIB(3, **settings | {"random_state": None}).fit(VIEWS)
+    again = TIB(3, **settings | {"random_state": drawn.seed_}).fit(VIEWS)
     assert np.array_equal(drawn.proba_, again.proba_)
+    assert TIB(3, **settings | {"random_state": None}).fit(VIEWS).seed_ != drawn.seed_
 
 
-def test_what_the_caller_does_to_its_arrays_later_does_not_reach_the_fit() -> None:
-    views = {name: view.astype(np.float32) for name, view in VIEWS.items()}
-    expected = TIB(3, **SETTINGS).fit(views).proba_
+@BOTH
+@pytest.mark.parametrize("kind", [np.asarray, torch.tensor])
+def test_what_the_caller_does_to_its_arrays_later_does_not_reach_the_fit(
+    settings: dict[str, Any], kind: Callable[[np.ndarray], Any]
+) -> None:
+    views = {name: kind(view.astype(np.float32)) for name, view in VIEWS.items()}
+    expected = TIB(3, **settings).fit(views).proba_
+    for name, view in views.items():
+        assert np.array_equal(view, VIEWS[name].astype(np.float32))  # the fit has not changed them either
 
     def spoil(report: StepReport) -> None:
         views["text"][:] = 0
 
-    assert np.array_equal(TIB(3, **SETTINGS).fit(views, on_step=spoil).proba_, expected)
+    assert np.array_equal(TIB(3, **settings).fit(views, on_step=spoil).proba_, expected)
 
 
 @pytest.mark.parametrize("restarts", [1, 3])
@@ -155,19 +195,24 @@ def test_watching_does_not_change_training(restarts: int) -> None:
         reports[-1].step = 3  # type: ignore[misc]
 
 
-def test_what_on_step_raises_reaches_the_caller() -> None:
+@BOTH
+def test_what_on_step_raises_reaches_the_caller(settings: dict[str, Any]) -> None:
     def stop(report: StepReport) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        TIB(3, **SETTINGS).fit(VIEWS, on_step=stop)
+        TIB(3, **settings).fit(VIEWS, on_step=stop)
 
 
+@pytest.mark.parametrize("model", ["fitted", "whole"])
 @pytest.mark.parametrize("row", [0, 41])
-def test_one_clip_alone_gets_the_cluster_it_has_among_others(fitted: TIB, row: int) -> None:
+def test_one_clip_alone_gets_the_cluster_it_has_among_others(
+    request: pytest.FixtureRequest, model: str, row: int
+) -> None:
+    estimator: TIB = request.getfixturevalue(model)
     one = {name: view[row : row + 1] for name, view in VIEWS.items()}
-    assert fitted.predict(one).tolist() == [fitted.labels_[row]]
-    assert fitted.predict_proba(one)[0] == pytest.approx(fitted.proba_[row], abs=1e-5)
+    assert estimator.predict(one).tolist() == [estimator.labels_[row]]
+    assert estimator.predict_proba(one)[0] == pytest.approx(estimator.proba_[row], abs=1e-5)
 
 
 def test_numpy_settings_and_as_many_clusters_as_clips() -> None:
@@ -176,17 +221,18 @@ def test_numpy_settings_and_as_many_clusters_as_clips() -> None:
     assert estimator.set_params(device="cpu").fit(few).proba_.shape == (4, 4)
 
 
-def test_float64_is_trained_in_float64() -> None:
-    estimator = TIB(3, **SETTINGS | {"dtype": "float64"}).fit(VIEWS)
+@BOTH
+def test_float64_is_trained_in_float64(settings: dict[str, Any]) -> None:
+    estimator = TIB(3, **settings | {"dtype": "float64"}).fit(VIEWS)
     assert estimator.proba_.dtype == np.float64
     assert estimator.predict_proba(VIEWS).dtype == np.float64
-    assert TIB(3, **SETTINGS).fit(VIEWS).proba_.dtype == np.float32
+    assert TIB(3, **settings).fit(VIEWS).proba_.dtype == np.float32
 
 
 @pytest.mark.needs_cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_agrees_with_the_cpu_where_nothing_is_sampled() -> None:
-    settings = {"epochs": 3, "random_state": 0, "dtype": "float64", "superfluous_weight": 0}
+    settings = {"objective": "reference", "epochs": 3, "random_state": 0, "dtype": "float64", "superfluous_weight": 0}
     runs = [TIB(3, device=device, **settings).fit(VIEWS).proba_ for device in ("cpu", "cuda")]
     assert runs[1] == pytest.approx(runs[0], abs=1e-6)
 
@@ -194,10 +240,11 @@ def test_cuda_agrees_with_the_cpu_where_nothing_is_sampled() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"n_clusters": 1}, r"n_clusters must be an integer >= 2, got 1"),
-        ({"n_clusters": True}, r"n_clusters must be an integer >= 2, got True"),
-        ({"n_clusters": 3.0}, r"n_clusters must be an integer >= 2, got 3.0"),
-        ({"n_clusters": "auto"}, r"n_clusters must be an integer >= 2, got 'auto'"),
+        ({"n_clusters": 1}, r"n_clusters must be an integer >= 2 or 'auto', got 1"),
+        ({"n_clusters": True}, r"n_clusters must be an integer >= 2 or 'auto', got True"),
+        ({"n_clusters": 3.0}, r"n_clusters must be an integer >= 2 or 'auto', got 3.0"),
+        ({"n_clusters": "many"}, r"n_clusters must be an integer >= 2 or 'auto', got 'many'"),
+        ({"n_clusters": "auto"}, r"objective='reference' needs a number of clusters: n_clusters='auto' is for object"),
         ({"n_clusters": 91}, r"n_clusters=91 is more than the 90 clip\(s\) given"),
         ({"restarts": 0}, r"restarts must be an integer >= 1, got 0"),
         ({"epochs": 0}, r"epochs must be an integer >= 1, got 0"),
@@ -207,7 +254,7 @@ def test_cuda_agrees_with_the_cpu_where_nothing_is_sampled() -> None:
         ({"learning_rate": "fast"}, r"learning_rate must be a finite number > 0, got 'fast'"),
         ({"learning_rate": float("nan")}, r"learning_rate must be a finite number > 0, got nan"),
         ({"superfluous_weight": -1}, r"superfluous_weight must be a finite number >= 0, got -1"),
-        ({"objective": "tib2"}, r"unknown objective 'tib2'; known: reference"),
+        ({"objective": "tib2"}, r"unknown objective 'tib2'; known: tib, reference"),
         ({"dtype": "float16"}, r"unknown dtype 'float16'; known: float32, float64"),
         ({"device": "abacus"}, r"device must be 'auto', 'cpu' or 'cuda', got 'abacus'"),
         ({"device": None}, r"device must be 'auto', 'cpu' or 'cuda', got None"),
@@ -228,7 +275,7 @@ def test_nan_never_reaches_training_or_prediction(fitted: TIB) -> None:
     holed = {**VIEWS, "audio": VIEWS["audio"].copy()}
     holed["audio"][7, 1] = np.nan
     for call in (TIB(3, **SETTINGS).fit, fitted.predict):
-        with pytest.raises(ValueError, match=r"view 'audio' holds NaN or Inf .*first in row 7; .*every modality"):
+        with pytest.raises(ValueError, match=r"view 'audio' holds NaN in 1 row\(s\), first in row 7; .*every modality"):
             call(holed)
 
 
@@ -255,9 +302,344 @@ def test_predict_refuses_other_views_than_fitted_on(fitted: TIB, views: dict[str
         fitted.predict(views)
 
 
+# ------------------------------------------------------------------------------------ the whole method
+
+
+def test_the_whole_method_finds_the_clusters_and_new_clips_join_them(whole: TIB) -> None:
+    assert adjusted_rand_score(TRUTH, whole.labels_) == 1
+    fresh = {name: view + 0.05 for name, view in VIEWS.items()}
+    assert whole.predict(fresh).tolist() == whole.labels_.tolist() == whole.predict(VIEWS).tolist()
+    assert whole.agreement_.mean() > 0.95
+    assert whole.score(VIEWS) > 0.9
+    assert (
+        whole.score({name: np.random.default_rng(i).permutation(v) for i, (name, v) in enumerate(VIEWS.items())}) < 0.2
+    )
+
+
+def test_learned_attributes_of_the_whole_method(whole: TIB) -> None:
+    assert whole.proba_.shape == (90, 3)
+    assert whole.proba_.sum(1) == pytest.approx(np.ones(90), abs=1e-5)
+    assert whole.labels_.tolist() == whole.proba_.argmax(1).tolist()
+    assert whole.labels_.dtype == whole.restart_labels_.dtype == np.int64
+    assert whole.confidence_.tolist() == whole.proba_.max(1).tolist()
+    assert list(whole.modality_proba_) == whole.view_names_ == list(NAMES)
+    assert all(p.sum(1) == pytest.approx(np.ones(90), abs=1e-5) for p in whole.modality_proba_.values())
+    assert whole.n_features_in_ == dict.fromkeys(NAMES, 5)
+    assert whole.restart_losses_.shape == (4,)
+    assert whole.restart_losses_.dtype == np.float64
+    assert whole.restart_labels_.shape == (4, 90)
+    assert (whole.restart_labels_ == whole.labels_).mean() > 0.9  # matched, not only alike
+    assert (whole.n_clusters_, whole.n_clusters_curve_, whole.seed_) == (3, {}, 0)
+
+
+def test_history_has_the_terms_in_nats_and_their_weighted_sum() -> None:
+    weights = {"consistency": 0.8, "fusion": 0.7, "superfluous": 0.01, "divergence": 0.002, "complementarity": 0.03}
+    estimator = TIB(3, **WHOLE | {"schedule": "free", "restarts": 2, "epochs": 30})
+    estimator.set_params(**{f"{name}_weight": weight for name, weight in weights.items()}).fit(VIEWS)
+    assert [row["step"] for row in estimator.history_] == list(range(1, len(estimator.history_) + 1))
+    first, last = estimator.history_[0], estimator.history_[-1]
+    assert set(first) == {"step", "partition", "loss"}  # the graph's partition is fitted first
+    assert set(last) == {"step", *weights, "loss"}
+    assert last["loss"] == pytest.approx(sum(weight * last[name] for name, weight in weights.items()), abs=1e-4)
+    assert last["loss"] == pytest.approx(estimator.restart_losses_.mean(), abs=1e-6)
+    assert -np.log(3) <= last["consistency"] < 0
+    without = estimator.set_params(superfluous_weight=0, divergence_weight=0, complementarity_weight=0).fit(VIEWS)
+    assert set(without.history_[-1]) == {"step", "consistency", "fusion", "loss"}
+
+
+@pytest.mark.parametrize("schedule", ["auto", "free", "anchored"])
+def test_schedules(schedule: str) -> None:
+    reports: list[StepReport] = []
+    settings = WHOLE | {"restarts": 2, "schedule": schedule}
+    estimator = TIB(3, **settings).fit(VIEWS, on_step=reports.append)
+    stages = list(dict.fromkeys(report.stage for report in reports))
+    assert stages[0] == ("free" if schedule == "auto" else schedule)
+    assert estimator.schedule_ == stages[-1]
+    assert set(estimator.steadiness_) == {"graph", *stages}
+    assert estimator.steadiness_["graph"] == pytest.approx(1)  # planted far apart: every cut is the same
+    assert all(-1 <= value <= 1 for value in estimator.steadiness_.values())
+    assert [report.step for report in reports if report.stage == stages[-1]] == list(range(1, reports[-1].steps + 1))
+    assert {report.alive for report in reports} == {2}
+    assert len(estimator.history_) == reports[-1].steps
+
+
+def test_watching_the_whole_method_does_not_change_it(whole: TIB) -> None:
+    seen: list[np.ndarray] = []
+    agreements: list[float] = []
+
+    def watch(report: StepReport) -> None:
+        if report.step % 5 == 0:
+            seen.append(report.predict())
+            agreements.append(report.agreement())
+
+    watched = TIB(3, **WHOLE | {"epochs": 20, "restarts": 4}).fit(VIEWS, on_step=watch)
+    assert np.array_equal(watched.proba_, whole.proba_)
+    assert watched.history_ == whole.history_
+    assert adjusted_rand_score(seen[-1], whole.labels_) > 0.95
+    assert seen[-1].dtype == np.int64
+    assert -1 <= min(agreements) <= max(agreements) <= 1
+
+
+def test_one_restart_alone_knows_no_steadiness() -> None:
+    estimator = TIB(3, **WHOLE | {"epochs": 20}).fit(VIEWS)
+    assert adjusted_rand_score(TRUTH, estimator.labels_) > 0.95
+    assert estimator.steadiness_ == {}
+    assert estimator.restart_labels_.tolist() == [estimator.labels_.tolist()]
+    assert estimator.restart_losses_.shape == (1,)
+
+
+def test_the_number_of_clusters_is_found_and_the_curve_shows_why(counted: TIB) -> None:
+    assert counted.n_clusters == "auto"
+    assert counted.n_clusters_ == 3
+    assert counted.proba_.shape == (90, 3)
+    assert list(counted.n_clusters_curve_) == [2, 3, 4, 5]
+    assert max(counted.n_clusters_curve_, key=counted.n_clusters_curve_.__getitem__) == 3
+    assert counted.n_clusters_curve_[3] == pytest.approx(1)
+    assert adjusted_rand_score(TRUTH, counted.labels_) > 0.95
+
+
+@pytest.mark.parametrize("dims", [{"a": 5, "b": 3}, {"a": 5, "b": 70, "c": 1, "d": 12}])
+def test_any_number_of_views_of_any_dims(dims: dict[str, int]) -> None:
+    rng = np.random.default_rng(3)
+    views = {
+        name: (3.0 * np.eye(3, dim) + np.arange(3)[:, None])[TRUTH] + 0.3 * rng.normal(size=(90, dim))
+        for name, dim in dims.items()
+    }
+    estimator = TIB(3, **WHOLE | {"restarts": 2, "schedule": "anchored"}).fit(views)
+    assert adjusted_rand_score(TRUTH, estimator.labels_) > 0.95
+    assert estimator.n_features_in_ == dims
+    listed = TIB(3, **WHOLE | {"restarts": 2, "schedule": "anchored"}).fit(list(views.values()))
+    assert listed.view_names_ == [f"view_{index}" for index in range(len(dims))]
+    assert np.array_equal(listed.proba_, estimator.proba_)
+
+
+@pytest.mark.parametrize(("n_clips", "n_clusters"), [(2, 2), (3, 2), (4, 2), (4, 4), (20, 20), (90, 90)])
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_few_clips_and_as_many_clusters_as_clips(n_clips: int, n_clusters: int, restarts: int) -> None:
+    few = {name: view[:n_clips] for name, view in VIEWS.items()}
+    estimator = TIB(n_clusters, **WHOLE | {"restarts": restarts, "epochs": 2}).fit(few)
+    assert estimator.proba_.shape == (n_clips, n_clusters)
+    assert np.isfinite(estimator.proba_).all()
+
+
+@pytest.mark.parametrize("n_clips", [2, 5])
+def test_few_clips_and_a_number_of_clusters_to_find(n_clips: int) -> None:
+    few = {name: view[:n_clips] for name, view in VIEWS.items()}
+    assert TIB(**WHOLE).fit(few).n_clusters_ == 2
+    with pytest.raises(ValueError, match=r"Found array with 1 sample\(s\) while a minimum of 2 is required"):
+        TIB(**WHOLE).fit({name: view[:1] for name, view in VIEWS.items()})
+
+
+def test_a_view_that_says_nothing_is_warned_of_once_and_harms_nothing() -> None:
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        estimator = TIB(3, **WHOLE | {"schedule": "anchored"}).fit({**VIEWS, "audio": np.ones((90, 4))})
+    assert [str(warning.message)[:42] for warning in warned] == ["view 'audio' is the same for every clip, s"]
+    assert adjusted_rand_score(TRUTH, estimator.labels_) > 0.95
+
+
+def test_clips_that_are_the_same_get_the_same_cluster() -> None:
+    twice = {name: np.repeat(view[:30], 4, axis=0) for name, view in VIEWS.items()}
+    estimator = TIB(3, **WHOLE | {"restarts": 2, "schedule": "anchored"}).fit(twice)
+    assert adjusted_rand_score(np.repeat(TRUTH[:30], 4), estimator.labels_) > 0.95
+    assert (estimator.labels_.reshape(30, 4) == estimator.labels_.reshape(30, 4)[:, :1]).all()
+
+
+@pytest.mark.parametrize("n_clusters", [3, "auto"])
+def test_clips_that_are_all_the_same_are_warned_of(n_clusters: int | str) -> None:
+    same = {name: np.repeat(view[:1], 20, axis=0) for name, view in VIEWS.items()}
+    with pytest.warns(UserWarning, match="is the same for every clip, so it cannot tell clusters apart"):
+        estimator = TIB(n_clusters, **WHOLE | {"restarts": 2, "max_clusters": 4}).fit(same)
+    assert len(set(estimator.labels_.tolist())) == 1
+    assert np.isfinite(estimator.proba_).all()
+
+
+def test_a_learning_rate_that_is_too_high() -> None:
+    with pytest.raises(ValueError, match=r"the loss is not finite in any restart; lower learning_rate, or look for"):
+        TIB(3, **WHOLE | {"learning_rate": 1e30}).fit(VIEWS)
+
+
+@pytest.mark.parametrize("views", [VIEWS, {name: 1e6 * view + 1e5 for name, view in VIEWS.items()}])
+def test_units_and_offsets_do_not_matter(views: dict[str, np.ndarray]) -> None:
+    assert adjusted_rand_score(TRUTH, TIB(3, **WHOLE | {"schedule": "anchored"}).fit(views).labels_) > 0.95
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_array_gives_the_same_clusters_to_the_bit(kind: str) -> None:
+    views = {name: np.round(8 * view) for name, view in VIEWS.items()}  # small whole numbers: exact in every type
+    expected = TIB(3, **WHOLE | {"epochs": 2}).fit(views)
+    given = {name: KINDS[kind](view) for name, view in views.items()}
+    found = TIB(3, **WHOLE | {"epochs": 2}).fit(given)
+    assert np.array_equal(found.labels_, expected.labels_)
+    assert np.array_equal(found.proba_, expected.proba_)
+    assert np.array_equal(expected.predict(given), expected.labels_)
+
+
+def test_another_process_gives_the_same_result_to_the_bit(whole: TIB, tmp_path: Path) -> None:
+    np.savez(tmp_path / "views.npz", **VIEWS)
+    settings = {name: value for name, value in whole.get_params().items() if value is not None}
+    script = (
+        "import sys, json, numpy as np, torch; from tib import TIB; torch.set_num_threads(1)\n"
+        "views = dict(np.load(sys.argv[1] + '/views.npz'))\n"
+        "np.save(sys.argv[1] + '/proba.npy', TIB(**json.loads(sys.argv[2])).fit(views).proba_)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path), json.dumps(settings)], check=True, cwd=ROOT)
+    assert np.array_equal(np.load(tmp_path / "proba.npy"), whole.proba_)
+
+
+def test_the_whole_method_refuses_other_views_than_fitted_on(whole: TIB) -> None:
+    with pytest.raises(
+        ValueError, match=r"fitted on views of text 5, visual 5, audio 5 features, got text 5, visual 5;"
+    ):
+        whole.predict({name: VIEWS[name] for name in NAMES[:2]})
+    shuffled = {name: VIEWS[name] for name in reversed(NAMES)}  # by name, not by place
+    assert np.array_equal(whole.predict_proba(shuffled), whole.proba_)
+
+
+# ------------------------------------------------------------------------------------------ scikit-learn
+
+
+class OneMatrix(TIB):
+    """Takes one matrix, for scikit-learn's own checks, and sees it twice."""
+
+    def fit(self, X: Any, y: Any = None, **options: Any) -> "OneMatrix":
+        asked, self.n_clusters = self.n_clusters, max(2, self.n_clusters)  # some checks ask for one
+        super().fit(X, **options)
+        self.n_clusters = asked
+        return self
+
+    def fit_predict(self, X: Any, y: Any = None) -> Any:
+        return super().fit_predict(X)
+
+    def fit_transform(self, X: Any, y: Any = None) -> Any:
+        return super().fit_transform(X)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        return super().score(X)
+
+    def _checked(self, views: Any, objective: str) -> Any:
+        return super()._checked({"left": views, "right": views}, objective)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array, tags.input_tags.dict = True, False
+        tags.input_tags.allow_nan = False  # the same clips would lack both
+        return tags
+
+
+OTHERWISE = {
+    "check_estimator_sparse_array": "asks every predict_proba for the tags of a classifier (scikit-learn 1.9)",
+    "check_estimator_sparse_matrix": "as above; KINDS has every sparse format",
+    "check_dtype_object": "a ValueError, which names the view, where scikit-learn raises a TypeError",
+    "check_n_features_in": "n_features_in_ is a dict, view name -> D",
+    "check_n_features_in_after_fitting": "the message lists the views and their D",
+}
+
+
+@parametrize_with_checks(
+    [OneMatrix(3, **WHOLE | {"dtype": "float64", "epochs": 4})], expected_failed_checks=lambda estimator: OTHERWISE
+)
+@pytest.mark.filterwarnings("ignore")
+def test_checks_of_scikit_learn_on_one_matrix(estimator: TIB, check: Callable[[TIB], None]) -> None:
+    check(estimator)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "check_do_not_raise_errors_in_init_or_set_params", "check_estimator_cloneable", "check_estimator_repr",
+        "check_estimator_tags_renamed", "check_get_params_invariance", "check_mixin_order",
+        "check_no_attributes_set_in_init", "check_parameters_default_constructible", "check_set_params",
+        "check_valid_tag_types",
+    ],
+)  # fmt: skip
+def test_checks_of_scikit_learn_on_the_estimator_itself(name: str) -> None:
+    getattr(estimator_checks, name)("TIB", TIB(3))
+
+
+def test_tags() -> None:
+    tags = get_tags(TIB(3))
+    assert is_clusterer(TIB(3))
+    assert (tags.input_tags.dict, tags.input_tags.two_d_array, tags.input_tags.allow_nan) == (True, False, True)
+    assert not get_tags(TIB(3, **SETTINGS)).input_tags.allow_nan
+    assert not tags.target_tags.required
+
+
+@BOTH
+@pytest.mark.parametrize("method", ["fit", "fit_predict", "fit_transform"])
+def test_labels_are_refused(settings: dict[str, Any], method: str) -> None:
+    with pytest.raises(TypeError, match=r"TIB takes no labels: fit\(views\); score its labels_ outside"):
+        getattr(TIB(3, **settings), method)(VIEWS, TRUTH)
+
+
+@pytest.mark.parametrize("method", ["transform", "score", "modality_posteriors", "get_feature_names_out"])
+def test_unfitted_too(method: str) -> None:
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        getattr(TIB(3), method)(*([] if method == "get_feature_names_out" else [VIEWS]))
+
+
+@BOTH
+def test_set_output_and_feature_names(settings: dict[str, Any]) -> None:
+    pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    estimator = TIB(3, **settings).fit(VIEWS)
+    names = estimator.get_feature_names_out().tolist()
+    assert names == ["tib0", "tib1", "tib2"]
+    assert np.array_equal(estimator.transform(VIEWS), estimator.proba_)
+    for library, frame in (("pandas", pandas.DataFrame), ("polars", polars.DataFrame)):
+        transformed = estimator.set_output(transform=library).transform(VIEWS)
+        assert isinstance(transformed, frame)
+        assert list(transformed.columns) == names
+        assert np.array_equal(transformed.to_numpy(), estimator.proba_)
+    assert isinstance(estimator.predict_proba(VIEWS), np.ndarray)
+
+
+def test_a_pipeline_of_views() -> None:
+    alone = TIB(3, **WHOLE).fit(VIEWS)
+    pipeline = Pipeline([("tib", TIB(3, **WHOLE))])
+    assert pipeline.fit(VIEWS).predict(VIEWS).tolist() == alone.labels_.tolist()
+    assert pipeline.fit_predict(VIEWS).tolist() == alone.labels_.tolist()
+    assert pipeline.score(VIEWS) == alone.score(VIEWS)
+    assert pipeline.set_params(tib__n_clusters=2).fit(VIEWS)["tib"].n_clusters_ == 2
+
+
+def test_a_search_over_clusters_by_the_label_free_score() -> None:
+    views = MultiView(VIEWS, [f"clip {row}" for row in range(90)])
+    grid = {"n_clusters": [2, 3], "superfluous_weight": [1e-3, 0.1]}
+    estimator = TIB(**WHOLE | {"schedule": "anchored", "epochs": 20})
+    search = GridSearchCV(estimator, grid, cv=2, error_score="raise").fit(views)
+    assert search.best_params_["n_clusters"] == 3
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert adjusted_rand_score(TRUTH, search.best_estimator_.labels_) > 0.95
+    assert adjusted_rand_score(TRUTH, search.predict(views)) > 0.95
+
+
+def test_a_search_by_a_scorer_of_ones_own() -> None:
+    asked: list[tuple[int, int]] = []
+
+    def fewest(estimator: TIB, views: MultiView) -> float:
+        asked.append(views.shape)
+        return -float(estimator.n_clusters_)
+
+    search = GridSearchCV(TIB(**WHOLE), {"n_clusters": [3, 2]}, cv=3, scoring=fewest, error_score="raise")
+    assert search.fit(MultiView(VIEWS)).best_params_ == {"n_clusters": 2}
+    assert asked == [(30, 3)] * 6
+
+
+def test_cross_validation() -> None:
+    estimator = TIB(3, **WHOLE | {"schedule": "anchored", "epochs": 20})
+    scores = cross_val_score(estimator, MultiView(VIEWS), cv=3, error_score="raise")
+    assert scores.shape == (3,)
+    assert (scores > 0.8).all()
+    assert (scores <= 1 + 1e-6).all()
+
+
 # ---------------------------------------------------------------------------------------- saved models
 
 
+PLAIN = (
+    "history_", "n_features_in_", "view_names_", "seed_", "n_clusters_", "n_clusters_curve_", "schedule_", "steadiness_"
+)  # fmt: skip
 LEARNED = ("labels_", "proba_", "confidence_", "agreement_", "restart_losses_", "restart_labels_")
 
 
@@ -270,16 +652,24 @@ def by_pickling(estimator: TIB, folder: Path) -> TIB:
     return pickle.loads(pickle.dumps(estimator))
 
 
-@pytest.mark.parametrize("copy", [by_saving, by_pickling])
-def test_a_saved_model_is_the_model(fitted: TIB, tmp_path: Path, copy: Callable[[TIB, Path], TIB]) -> None:
+def by_copying(estimator: TIB, folder: Path) -> TIB:
+    return deepcopy(estimator)
+
+
+@pytest.mark.parametrize("model", ["fitted", "whole", "counted"])
+@pytest.mark.parametrize("copy", [by_saving, by_pickling, by_copying])
+def test_a_saved_model_is_the_model(
+    request: pytest.FixtureRequest, model: str, tmp_path: Path, copy: Callable[[TIB, Path], TIB]
+) -> None:
+    fitted: TIB = request.getfixturevalue(model)
     loaded = copy(fitted, tmp_path / "new" / "folder")
     for name in LEARNED:
         assert np.array_equal(getattr(loaded, name), getattr(fitted, name)), name
         assert getattr(loaded, name).dtype == getattr(fitted, name).dtype, name
-    for name in ("history_", "n_features_in_", "view_names_", "seed_"):
+    for name in PLAIN:
         assert getattr(loaded, name) == getattr(fitted, name), name
     for name in NAMES:
-        assert np.array_equal(loaded.modality_proba_[name], fitted.modality_proba_[name])
+        assert np.array_equal(loaded.modality_proba_[name], fitted.modality_proba_[name], equal_nan=True)
     assert np.array_equal(loaded.predict_proba(VIEWS), fitted.predict_proba(VIEWS))
     settings = {**fitted.get_params(), "device": loaded.device}
     assert loaded.get_params() == settings
@@ -305,10 +695,10 @@ def test_loading_where_there_is_no_model(fitted: TIB, tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"format": "other"}, r"does not describe a TIB model"),
-        ({"format_version": 2}, r"holds format version 2, this code reads 1; load it with the version"),
+        ({"format_version": 1}, r"holds format version 1, this code reads 2; load it with the version"),
         ({"arrays_sha256": "0"}, r"is not the file that model.json was written with; save the model again"),
         (
-            {"learned": {"n_features_in": dict.fromkeys(NAMES, 6)}},
+            {"learned": {"net": {"dim": 6, "n_clusters": 3, "restarts": 1}}},
             r"disagree on encoder_a.gaussian.bias: expected shape \(1, 12\), found \(1, 10\); fit and save",
         ),
     ],

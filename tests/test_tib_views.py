@@ -27,11 +27,11 @@ class Frame:
         return np.array(self.values, dtype=object)
 
 
-def pandas_frame(array: np.ndarray, **options: Any) -> Any:
+def pandas_frame(array: Any, **options: Any) -> Any:
     return pytest.importorskip("pandas").DataFrame(array, **options)
 
 
-def polars_frame(array: np.ndarray) -> Any:
+def polars_frame(array: Any) -> Any:
     return pytest.importorskip("polars").DataFrame(array)
 
 
@@ -74,6 +74,7 @@ def refused(error: type[Exception], message: str, views: Any, **options: Any) ->
         check_views(views, **settings)
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_kinds_of_arrays(kind: str, dtype: str) -> None:
@@ -94,15 +95,12 @@ def test_truth_values_are_numbers() -> None:
         lambda: [[1.0, 2.0], [None, None], [5.0, 6.0]],
         lambda: pandas_frame([[1.0, 2.0], [None, None], [5.0, 6.0]]),
         lambda: pandas_frame([[1, 2], [None, None], [5, 6]], dtype="Int64"),
-        lambda: polars_frame([[1, 2], [None, None], [5, 6]]).transpose(),
+        lambda: polars_frame([[1, None, 5], [2, None, 6]]),  # by columns
     ],
     ids=["list", "pandas", "pandas of its own types", "polars"],
 )
 def test_what_each_library_calls_missing_is_missing(make: Callable[[], Any]) -> None:
-    view = make()
-    if getattr(view, "shape", None) == (2, 3):  # polars reads a list of lists as columns
-        view = view.transpose()
-    checked = check(view)
+    checked = check(make())
     assert np.isnan(checked[1]).all()
     assert checked[[0, 2]].tolist() == [[1, 2], [5, 6]]
 
@@ -198,12 +196,12 @@ def test_a_clip_with_no_view_at_all_is_named(partial: bool) -> None:
     other[8, 0] = 1.0 if partial else NAN  # not a whole row: still nothing to go by
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        message = r"7 clip\(s\) have no view at all: row 2, 3, 4, 5, 6, \.\.\.; leave them out"
+        message = r"7 clip\(s\) have no view at all, only NaN: row 2, 3, 4, 5, 6, \.\.\.; leave them out"
         refused(ValueError, message, {"text": rows, "visual": other})
-        message = r"7 clip\(s\) have no view at all: clip c2, c3, c4, c5, c6, \.\.\.; leave them out"
+        message = r"7 clip\(s\) have no view at all, only NaN: clip c2, c3, c4, c5, c6, \.\.\.; leave them out"
         refused(ValueError, message, MultiView({"text": rows, "visual": other}, [f"c{row}" for row in range(10)]))
         chosen = MultiView({"text": rows, "visual": other}, [f"c{row}" for row in range(10)])[[0, 8]]
-        refused(ValueError, r"1 clip\(s\) have no view at all: clip c8; leave them out", chosen)
+        refused(ValueError, r"1 clip\(s\) have no view at all, only NaN: clip c8; leave them out", chosen)
 
 
 def test_lengths_are_listed() -> None:
@@ -275,6 +273,7 @@ def test_rows_are_chosen_of_all_views_and_ids() -> None:
         views["audio"]
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_can_be_chosen_of_every_kind(kind: str) -> None:
     chosen = MultiView({"text": KINDS[kind](ARRAY), "visual": ARRAY})[np.array([2, 0])]
@@ -287,7 +286,7 @@ def test_rows_can_be_chosen_of_every_kind(kind: str) -> None:
         ({"text": ARRAY, "": ARRAY}, None, r"a view's name must be a non-empty string, got ''"),
         ({"text": ARRAY, "audio": ARRAY[:2]}, None, r"inconsistent numbers of samples: text 3, audio 2; align"),
         ({"text": ARRAY}, ["a", "b"], r"inconsistent numbers of samples: text 3, clip_ids 2; align"),
-        ({"text": ARRAY}, ["a", "", "c"], r"a clip's id must be a non-empty string, got .*'' for row 1"),
+        ({"text": ARRAY}, ["a", "", "c"], r"a clip's id must be a non-empty string, got '' for row 1"),
         ({"text": ARRAY}, ["a", "b", None], r"a clip's id must be a non-empty string, got None for row 2"),
         ({"text": ARRAY[0]}, None, r"view 'text': Expected 2D array, got 1D array instead"),
     ],

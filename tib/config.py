@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 OBJECTIVES = ("tib", "reference")
-SCHEDULES = ("auto", "free", "anchored")
+SCHEDULES = ("auto", "free", "anchored", "scratch")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 # What a parameter is where it is None: the two objectives are trained in different ways.
 OWN_DEFAULTS: dict[str, dict[str, Any]] = {

@@ -43,6 +43,7 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         schedule: "free", where the graph of neighbours gives a start and the objective decides; "anchored", where
             the graph's own partition outweighs it all along; "auto": free, and anchored after it where the graph
             cut in other bags of clips is clearly the steadier of the two.
+            "scratch" knows nothing of partitions, for comparison.
         consistency_weight: of I(C^a; C^b), the mean over pairs of modalities: each finds the other's clusters.
         fusion_weight: of I(C; C') between a clip's clusters by all modalities and a neighbour's.
         superfluous_weight: of KL(q(z|x) || N(0, I)), what a code keeps of its input. None: 0.001 (tib), 1 (reference).

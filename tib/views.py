@@ -144,9 +144,9 @@ def warn_of_constant_views(views: Mapping[str, NDArray[Any]]) -> None:
 
 
 def _check_clip_ids(clip_ids: NDArray[Any]) -> None:
-    empty = [row for row, clip_id in enumerate(clip_ids.tolist()) if clip_id in ("", None)]
-    if empty:
-        raise ValueError(f"a clip's id must be a non-empty string, got {clip_ids[empty[0]]!r} for row {empty[0]}")
+    for row, clip_id in enumerate(clip_ids.tolist()):
+        if clip_id in ("", None):
+            raise ValueError(f"a clip's id must be a non-empty string, got {clip_id!r} for row {row}")
 
 
 def _named(views: Views, list_names: Sequence[str] | None) -> dict[str, Any]:
@@ -250,7 +250,9 @@ def _check_nothing_missing_whole(views: Mapping[str, NDArray[Any]], clip_ids: Se
         shown = [str(row) if clip_ids is None else str(clip_ids[row]) for row in rows[:SHOWN]]
         shown += ["..."] if len(rows) > SHOWN else []
         what = "row" if clip_ids is None else "clip"
-        raise ValueError(f"{len(rows)} clip(s) have no view at all: {what} {', '.join(shown)}; leave them out")
+        raise ValueError(
+            f"{len(rows)} clip(s) have no view at all, only NaN: {what} {', '.join(shown)}; leave them out"
+        )
 
 
 def check_trainable(views: Mapping[str, NDArray[Any]]) -> None:

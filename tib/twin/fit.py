@@ -29,7 +29,12 @@ SETTLED = 0.995
 CHECK_EVERY = 25  # steps
 # "free": the graph gives a start, noise of a whole standard deviation hides all directions of a view that vary less
 # than one feature does, and the objective decides. "anchored": the partition outweighs the objective all along.
-SCHEDULES = {"free": Schedule("free", 0.1, 0.0, 1.0), "anchored": Schedule("anchored", 0.1, 10.0, 0.25)}
+# "scratch" does without the partition, for comparison.
+SCHEDULES = {
+    "free": Schedule("free", 0.1, 0.0, 1.0),
+    "anchored": Schedule("anchored", 0.1, 10.0, 0.25),
+    "scratch": Schedule("scratch", 0.0, 0.0, 1.0),
+}
 
 
 def check_dims(dims: Mapping[str, int]) -> None:

@@ -1,0 +1,1 @@
+"""Benchmarks: commands that print JSON, run by `make bench-*`. Never imported by the product."""
