@@ -145,7 +145,7 @@ class TrainSettings(Section):
     )
     max_clusters: int = Field(20, ge=2, description="the largest K that auto tries")
     objective: Literal["tib", "reference"] = Field("tib", description="tib | reference: the published demo's training")
-    restarts: int | None = Field(None, ge=1, description="networks side by side: 10, their consensus | 1, lowest loss")
+    restarts: int | None = Field(None, ge=1, description="networks side by side: 12, their consensus | 1, lowest loss")
     epochs: int | None = Field(None, ge=1, description="passes over the clips: 15, at least 150 steps | 500")
     batch_size: int | None = Field(None, ge=2, description="clips a step, tib: 128, at least 16 a cluster")
     learning_rate: float | None = Field(None, gt=0, description="of Adam: 0.01 | 0.05")

@@ -347,6 +347,16 @@ def test_history_has_the_terms_in_nats_and_their_weighted_sum() -> None:
     assert set(without.history_[-1]) == {"step", "consistency", "fusion", "loss"}
 
 
+def test_the_steadier_schedule_is_kept() -> None:
+    """Clusters far apart: the graph is as steady as can be, restarts that have hardly learned are not, others are."""
+    hasty = TIB(3, **WHOLE | {"restarts": 3, "epochs": 2, "learning_rate": 1e-6}).fit(VIEWS)
+    assert hasty.steadiness_["free"] < 0.8 < hasty.steadiness_["graph"]
+    assert hasty.schedule_ == "anchored"
+    patient = TIB(3, **WHOLE | {"restarts": 2, "epochs": 60}).fit(VIEWS)
+    assert patient.steadiness_["free"] > 0.95
+    assert patient.schedule_ == "free"
+
+
 @pytest.mark.parametrize("schedule", ["auto", "free", "anchored"])
 def test_schedules(schedule: str) -> None:
     reports: list[StepReport] = []

@@ -11,7 +11,7 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from tib import TIB, MultiView
 
-SETTINGS: dict[str, Any] = {"restarts": 4, "random_state": 0, "device": "cpu"}
+SETTINGS: dict[str, Any] = {"restarts": 4, "epochs": 60, "random_state": 0, "device": "cpu"}
 DIMS = {"text": 6, "visual": 12, "audio": 4}
 N_CLIPS, N_CLUSTERS = 200, 4
 TRUTH = np.arange(N_CLIPS) % N_CLUSTERS
@@ -26,14 +26,16 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def planted(noise: float = 1.0) -> dict[str, np.ndarray]:
-    """Clusters that overlap in each view alone, in views of their own dims, units and places."""
+def planted(distance: float = 3.0) -> dict[str, np.ndarray]:
+    """Views of their own dims, units and places. In each alone the clusters' centres lie at the corners of a simplex,
+    distance * sqrt(2) sds apart, so that any one view tells most clips' clusters: at 3, of 19 clips in 20.
+    """
     rng = np.random.default_rng(5)
-    return {
-        name: 10 * index
-        + (index + 1) * (2 * rng.normal(size=(N_CLUSTERS, dim))[TRUTH] + noise * rng.normal(size=(N_CLIPS, dim)))
-        for index, (name, dim) in enumerate(DIMS.items())
-    }
+    views = {}
+    for index, (name, dim) in enumerate(DIMS.items()):
+        centres = distance * np.linalg.qr(rng.normal(size=(dim, N_CLUSTERS)))[0].T  # orthogonal, (K, D)
+        views[name] = 10 * index + (index + 1) * (centres[TRUTH] + rng.normal(size=(N_CLIPS, dim)))
+    return views
 
 
 def holed(views: dict[str, np.ndarray], share: float) -> dict[str, np.ndarray]:
@@ -104,7 +106,7 @@ def test_a_clip_with_one_modality_alone_is_clustered_by_it(gappy: TIB) -> None:
 def test_a_modality_that_all_new_clips_lack(request: pytest.FixtureRequest, model: str, absent: str) -> None:
     estimator: TIB = request.getfixturevalue(model)
     views = {**WHOLE, absent: np.full_like(WHOLE[absent], np.nan)}
-    assert nmi(estimator.predict(views)) > 0.8
+    assert nmi(estimator.predict(views)) > 0.9
     assert np.isnan(estimator.modality_posteriors(views)[absent]).all()
     assert np.isfinite(estimator.score(views))
 

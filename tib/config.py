@@ -14,7 +14,7 @@ SCHEDULES = ("auto", "free", "anchored", "scratch")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 # What a parameter is where it is None: the two objectives are trained in different ways.
 OWN_DEFAULTS: dict[str, dict[str, Any]] = {
-    "tib": {"restarts": 10, "learning_rate": 0.01, "superfluous_weight": 1e-3},
+    "tib": {"restarts": 12, "learning_rate": 0.01, "superfluous_weight": 1e-3},
     "reference": {"restarts": 1, "epochs": 500, "learning_rate": 0.05, "superfluous_weight": 1.0},
 }
 

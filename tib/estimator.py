@@ -34,7 +34,7 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         objective: "tib", the whole method, for two or more views of any dims. "reference", the published demo code:
             views named text, visual and audio, of equal dims; of what follows it knows restarts, epochs,
             learning_rate, superfluous_weight, random_state, device and dtype.
-        restarts: independent networks, trained side by side. None: 10, of which the consensus is the result
+        restarts: independent networks, trained side by side. None: 12, of which the consensus is the result
             (tib); 1 (reference, where the lowest loss of several is kept).
         epochs: passes over a restart's clips. None: 15 and at least 150 steps (tib); 500 (reference).
         batch_size: anchors of a step, each with a neighbour beside it. None: 128, and at least 16 a cluster.

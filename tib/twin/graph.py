@@ -77,7 +77,7 @@ class Graph:
             yield block[in_bag[block]]
 
     def _coordinates(self, some: Tensor, dim: int) -> NDArray[np.floating]:
-        """(n, dim) leading eigenvectors of these clips' normalised graph, the first last; edges to others are dropped."""
+        """(n, dim) leading eigenvectors of these clips' normalised graph, the first last; edges to others are cut."""
         place = torch.full((len(self.neighbours),), -1)
         place[some] = torch.arange(len(some))
         to = place[self.neighbours.cpu()[some]]  # (n, k), -1 outside
@@ -127,13 +127,12 @@ def n_clusters_curve(graph: Graph, bags: Tensor, most: int, seed: int) -> dict[i
 
 
 def _parts(graph: csr_matrix, degrees: NDArray[np.floating]) -> NDArray[np.floating]:
-    """(n, parts) the eigenvectors to the eigenvalue 1 of a graph in several parts, the largest part's last; (n, 0) of one.
+    """(n, parts) the eigenvectors to the eigenvalue 1 of a graph in parts, the largest part's last; (n, 0) of one part.
 
     Clips without an edge are no part.
     """
-    count, part = connected_components(graph, directed=False)
-    part = np.where(degrees > 0, part, count)
-    order = np.argsort(np.bincount(part, minlength=count + 1)[:count], kind="stable")
+    part = connected_components(graph, directed=False)[1]
+    order = np.argsort(np.bincount(part), kind="stable")
     vectors = np.sqrt(degrees)[:, None] * (part[:, None] == order[None, :])
     lengths = np.linalg.norm(vectors, axis=0)
     vectors = vectors[:, lengths > 0] / lengths[lengths > 0]

@@ -106,9 +106,11 @@ def train(
         history.append({name: value.detach() for name, value in terms.items()})
         if after_step(step + 1, n_steps, history[-1], net):
             break
-    names = list(dict.fromkeys(name for terms in history for name in terms))
+    names = [name for name in dict.fromkeys(n for terms in reversed(history) for n in terms) if name != "loss"]
     nothing = torch.full_like(history[0]["loss"], torch.nan)
-    return {name: torch.stack([terms.get(name, nothing) for terms in history]).double().cpu() for name in names}
+    return {
+        name: torch.stack([terms.get(name, nothing) for terms in history]).double().cpu() for name in [*names, "loss"]
+    }
 
 
 def _height(done: float) -> float:
