@@ -99,7 +99,7 @@ def _tell(model: TIB) -> None:
     """How K and the schedule were chosen."""
     if model.n_clusters_curve_:
         curve = " ".join(f"{k}:{value:.2f}" for k, value in model.n_clusters_curve_.items())
-        say(f"train: {model.n_clusters_} clusters proposed, the steadiest of (K:ARI) {curve}")
+        say(f"train: {model.n_clusters_} clusters proposed, the most that are as steady as any (K:ARI) {curve}")
     if model.steadiness_:
         told = ", ".join(f"{name} {value:.3f}" for name, value in model.steadiness_.items())
         say(f"train: schedule {model.schedule_}; agreement (ARI) between clusters from other bags of clips: {told}")
@@ -185,7 +185,9 @@ def _write(settings: Settings, views: Views, model: TIB, inputs: Mapping[str, st
     restarts = zip(views.clip_ids, *model.restart_labels_.astype(str).tolist(), strict=True)
     names = ("clip_id", *(f"restart_{r}" for r in range(len(model.restart_labels_))))
     write_atomic(out / "restarts.csv", format_table(names, restarts))
-    names = tuple(dict.fromkeys(name for row in model.history_ for name in row))
+    # The last row has every term; the first ones, of the warm-up, may have one that it lacks.
+    terms = dict.fromkeys(name for row in reversed(model.history_) for name in row if name not in ("step", "loss"))
+    names = ("step", *terms, "loss")
     history = [tuple(str(row.get(name, "")) for name in names) for row in model.history_]
     write_atomic(out / "history.csv", format_table(names, history))
     model.save(out)

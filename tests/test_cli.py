@@ -1,6 +1,7 @@
 """The command line, run as a person runs it: what is printed, what is written, the exit code."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -267,3 +268,50 @@ def test_views_of_other_settings_are_not_trained_on(tmp_path):
     done = pipeline("train", *words, *sets("reduce.dim=2", "train.n_clusters=2"))
     assert done.returncode == 2
     assert "was made with other settings; run `reduce` again" in done.stderr
+
+
+def test_a_number_of_clusters_is_proposed_with_its_curve(views_dir, tmp_path):
+    out = tmp_path / "run"
+    done = pipeline("train", "--views", views_dir, "--clusters", "auto", "--out", out, *FAST)
+    assert done.returncode == 0, done.stderr
+    assert "train: 3 clusters proposed" in done.stdout
+    assert " 3:1.00" in done.stdout
+    run = json.loads((out / "run.json").read_text())
+    assert run["n_clusters"] == 3
+    assert list(run["n_clusters_curve"]) == [str(k) for k in range(2, 21)]
+    assert json.loads((out / "metrics.json").read_text())["scores"]["nmi"] > 0.9
+
+
+def test_the_whole_method_says_how_it_chose_and_clusters_clips_that_lack_a_modality(views_dir, tmp_path):
+    views, out = tmp_path / "views", tmp_path / "run"
+    views.mkdir()
+    for name in ("text", "video", "audio", "labels"):
+        array = np.load(views_dir / f"{name}.npy")
+        if name == "audio":
+            array[:7] = np.nan
+        np.save(views / f"{name}.npy", array)
+    words = ("train", "--views", views, "--clusters", 3, "--out", out, *FAST, *sets("train.tensorboard=true"))
+    done = pipeline(*words)
+    assert done.returncode == 0, done.stderr
+    assert "train: 7 of 60 clips lack a modality and are clustered by what they have: 0, 1, 2, 3, 4, ..." in done.stdout
+    assert re.search(r"train: schedule (free|anchored); agreement \(ARI\) .*: graph [01]\.\d+, free", done.stdout)
+    assert len((out / "assignments.csv").read_text().splitlines()) == 61
+    header = (out / "history.csv").read_text().splitlines()[0].split(",")
+    assert header[0] == "step"
+    assert header[-1] == "loss"
+    assert {"consistency", "fusion", "superfluous", "divergence", "complementarity", "partition"} < set(header)
+    assert list((out / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_tensorboard_asked_for_and_not_there_is_told(views_dir, tmp_path, monkeypatch):
+    from pipeline.cluster import scalars
+    from pipeline.config import Settings
+    from pipeline.errors import PipelineError
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    asked = Settings.model_validate({"out": tmp_path, "train": {"tensorboard": True}})
+    with (
+        pytest.raises(PipelineError, match=r"train.tensorboard needs the package tensorboard: .*install tensorboard"),
+        scalars(asked),
+    ):
+        pass

@@ -63,7 +63,7 @@ def random_views(n_clips: int, *dims: int) -> list[Tensor]:
     return [torch.randn(n_clips, dim, generator=generator) for dim in dims]
 
 
-@pytest.mark.parametrize("missing", [0.0, 0.3, 0.5])
+@pytest.mark.parametrize("missing", [0.0, 0.3, 0.5, 0.8])
 def test_neighbours_equal_the_double_loop(missing: float) -> None:
     views = random_views(20, 2, 3)
     gone = torch.rand(2, 20, generator=torch.Generator().manual_seed(1)) < missing
@@ -99,10 +99,11 @@ def test_what_a_missing_row_holds_does_not_matter() -> None:
 def test_clips_that_share_a_view_come_before_those_that_share_none() -> None:
     views = random_views(24, 3, 3)
     present = torch.zeros(2, 24, dtype=torch.bool)
-    present[0, :12], present[1, 12:] = True, True
+    present[0, :8], present[1, 8:] = True, True
     neighbours = graph_of(views, present).neighbours
-    assert (neighbours[:12] < 12).all()
-    assert (neighbours[12:] >= 12).all()
+    assert (neighbours[:8, :7] < 8).all()
+    assert (neighbours[:8, 7] >= 8).all()  # seven others have the first view; nobody is his own neighbour
+    assert (neighbours[8:] >= 8).all()
 
 
 def test_a_constant_view_changes_nothing_and_units_do_not_count() -> None:
@@ -191,6 +192,22 @@ def test_coordinates_are_the_leading_eigenvectors(n_clusters: int, dim: int) -> 
     assert normalised @ coordinates == pytest.approx(coordinates * values, abs=1e-2)
 
 
+def test_of_many_parts_the_largest_count() -> None:
+    sizes = (20, 60, 12)
+    centres = torch.repeat_interleave(50 * torch.arange(3.0), torch.tensor(sizes))[:, None]
+    graph = graph_of([centres + torch.randn(92, 3, generator=torch.Generator().manual_seed(0))])
+    coordinates = graph._coordinates(torch.arange(92), 2)
+    assert np.flatnonzero(coordinates[:, 1]).tolist() == list(range(20, 80))
+    assert np.flatnonzero(coordinates[:, 0]).tolist() == list(range(20))
+
+
+def test_clusters_are_directions_of_the_coordinates() -> None:
+    rng = np.random.default_rng(0)
+    clusters = np.repeat(np.arange(3), 50)
+    coordinates = np.eye(3)[clusters] * rng.uniform(0.01, 1.0, (150, 1)) ** 2
+    assert adjusted_rand_score(clusters, graph_module._k_means(coordinates, 3, 0).numpy()) == 1
+
+
 def test_clips_without_an_edge_are_no_part_and_harm_nobody() -> None:
     ring = torch.stack([torch.arange(1, 31) % 30, torch.arange(2, 32) % 30], 1)
     neighbours = torch.cat([ring, ring + 30, torch.tensor([[60, 60], [61, 61], [60, 60]])])
@@ -198,6 +215,7 @@ def test_clips_without_an_edge_are_no_part_and_harm_nobody() -> None:
     some = torch.cat([torch.arange(60), torch.tensor([62])])  # the last one's neighbours are all outside
     coordinates = graph._coordinates(some, 2)
     assert np.abs(coordinates[-1]).max() == 0
+    assert np.linalg.norm(graph._coordinates(some, 3), axis=0) == pytest.approx(np.ones(3), abs=1e-9)
     partition = graph.partitions(some[None], 2, seed=0)[0]
     assert adjusted_rand_score(np.repeat([0, 1], 30), partition[:60].numpy()) == 1
 

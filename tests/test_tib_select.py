@@ -93,6 +93,7 @@ def test_the_consensus_is_the_mean_of_matched_columns() -> None:
 
 def test_one_stray_restart_does_not_decide() -> None:
     planted = np.repeat(np.eye(3), 20, axis=0)
-    good = [np.roll(0.9 * planted + 0.1 / 3, shift, axis=1) for shift in range(4)]
-    together = consensus([random_posterior(0, 60, 3), *good])
-    assert agreement(np.stack([together.argmax(axis=1), planted.argmax(axis=1)])) == 1
+    good = [np.roll(0.9 * planted + 0.1 / 3, shift, axis=1) for shift in range(3)]
+    for stray in (random_posterior(0, 60, 3), np.full((60, 3), 1 / 3)):  # the other of no use as the one to match
+        together = consensus([stray, *good])
+        assert agreement(np.stack([together.argmax(axis=1), planted.argmax(axis=1)])) == 1

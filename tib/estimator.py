@@ -28,8 +28,8 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
     """Twin Information Bottleneck clustering of clips seen in several modalities.
 
     Args:
-        n_clusters: K, from 2 to N; or "auto", the K whose clusters come out most alike when the graph of neighbours
-            is cut again in other bags of clips.
+        n_clusters: K, from 2 to N; or "auto", the largest K whose clusters come out as much alike as any K's,
+            within .05 ARI, when the graph of neighbours is cut again in other bags of clips.
         max_clusters: the largest K that "auto" tries.
         objective: "tib", the whole method, for two or more views of any dims. "reference", the published demo code:
             views named text, visual and audio, of equal dims; of what follows it knows restarts, epochs,
@@ -69,7 +69,7 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         agreement_: (N,), the share of the clip's modalities whose own posterior puts it in the same cluster.
         modality_proba_: name -> (N, K), each modality's own posterior, in the clusters of proba_; NaN where missing.
         n_clusters_: K.
-        n_clusters_curve_: K -> how steady K clusters are, the curve that "auto" takes the best of; {} otherwise.
+        n_clusters_curve_: K -> how steady K clusters are, the curve that "auto" chooses by; {} otherwise.
         schedule_: the schedule kept ("reference" for that objective).
         steadiness_: "graph", "free", "anchored" -> mean ARI between clusters from other bags of clips, as far as
             measured; {} for one restart.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 ROUNDS = 3
-ROWS = 65_536  # clips at a time, to spare memory
+ROWS = 16_384  # clips at a time, to spare memory
 
 
 def agreement(assignments: NDArray[np.int64]) -> float:

@@ -24,7 +24,7 @@ BAG = 0.9
 GRAPH_BAGS = 48  # cuts of the graph to tell how steady it is: cheap, and 12 were too few (docs/results.md)
 PROBE = 8192  # clips that moments and steadiness are measured on, at most
 GLANCE = 256  # clips that show how training goes
-CLEARLY = 0.05  # by so much (ARI) must the graph be steadier to be followed: the objective has the benefit of the doubt
+CLEARLY = 0.05  # ARI: by so much must the graph be steadier to be followed, or a K to be preferred to a larger one
 SETTLED = 0.995
 CHECK_EVERY = 25  # steps
 # "free": the graph gives a start, noise of a whole standard deviation hides all directions of a view that vary less
@@ -60,7 +60,7 @@ def fit(views: Mapping[str, Tensor], settings: Settings, seed: int, on_step: OnS
     restarts, auto_k = int(settings.restarts), settings.n_clusters == "auto"
     bags = _bags(present.shape[1], max(restarts, GRAPH_BAGS) if restarts > 1 or auto_k else 1, generator)
     curve = n_clusters_curve(graph, bags, settings.max_clusters, seed) if auto_k else {}
-    n_clusters = max(curve, key=lambda k: curve[k]) if curve else int(settings.n_clusters)
+    n_clusters = _proposed(curve) if curve else int(settings.n_clusters)
     partitions = graph.partitions(bags, n_clusters, seed)
     data = Data(inputs, present, graph.neighbours, bags[:restarts].to(device), partitions[:restarts].to(device))
     run = _Run(data, settings, n_clusters, generator, seed, on_step)
@@ -82,6 +82,16 @@ def fit(views: Mapping[str, Tensor], settings: Settings, seed: int, on_step: OnS
         history=history_of({name: values.mean(axis=1) for name, values in curves.items()}),
         learned={"n_clusters": n_clusters, "n_clusters_curve": curve, "schedule": schedule, "steadiness": steadiness},
     )
+
+
+def _proposed(curve: Mapping[int, float]) -> int:
+    """The largest K that is not clearly less steady than the steadiest.
+
+    Two or three clusters are nearly always steady, as the coarsest cut of whatever there is; of cuts that come out
+    again alike, the finest says most.
+    """
+    best = max(curve.values())
+    return max(k for k, value in curve.items() if value >= best - CLEARLY)
 
 
 def _projections(views: Mapping[str, Tensor], present: Tensor, dtype: torch.dtype, seed: int) -> dict[str, Projection]:

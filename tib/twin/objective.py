@@ -83,7 +83,8 @@ def _fusion(logits: Tensor, weights: Weights, present: Tensor | None) -> Tensor:
 
 def _complementarity(logits: Tensor, present: Tensor | None) -> Tensor:
     together = _mean(logits, present, (3,), keepdim=True).log_softmax(2).expand_as(logits)
-    return complementarity(together.movedim(2, -1), logits.log_softmax(2).movedim(2, -1), present).mean((1, 2))
+    both = None if present is None else present.prod(2, keepdim=True).expand_as(present)
+    return complementarity(together.movedim(2, -1), logits.log_softmax(2).movedim(2, -1), both).mean((1, 2))
 
 
 def partition_term(logits: Tensor, partition: Tensor, present: Tensor | None) -> Tensor:

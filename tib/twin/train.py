@@ -115,7 +115,7 @@ def train(
 
 def _height(done: float) -> float:
     """Of the learning rate: up in a line, down in half a cosine."""
-    return done / RISE + 0.05 if done < RISE else 0.5 * (1 + math.cos(math.pi * (done - RISE) / (1 - RISE)))
+    return 0.05 + 0.95 * done / RISE if done < RISE else 0.5 * (1 + math.cos(math.pi * (done - RISE) / (1 - RISE)))
 
 
 def _step_terms(
