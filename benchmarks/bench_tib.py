@@ -44,7 +44,7 @@ def main() -> int:
             if name in there:
                 ablations(there[name], min(seeds, 5), ledger)
     if ledger.rows:
-        result["quality"] = summary(ledger)
+        result["quality"] = summary(ledger, there.values())
         print(text_table(result["quality"]), file=sys.stderr)
     if "speed" in parts and there.get("mosi60"):
         result["speed"] = speed(there["mosi60"], 2 if arguments.quick else 5)

@@ -1,5 +1,6 @@
 """The data sets that quality is measured on: views and labels beside the checkout, and the demo's own corpus."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,15 @@ class DataSet:
     name: str
     views: dict[str, NDArray[np.floating]]
     labels_true: NDArray[np.generic]
+    source: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """Of every value; `source` where the views were derived from another set's."""
+        digest = hashlib.sha256(self.labels_true.tobytes())
+        for name, view in self.views.items():
+            digest.update(name.encode() + np.ascontiguousarray(view).tobytes())
+        return self.source or digest.hexdigest()[:16]
 
     @property
     def n_clusters(self) -> int:

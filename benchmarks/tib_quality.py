@@ -8,7 +8,8 @@ import ast
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,20 @@ class Ledger:
         self.rows: Rows = []
         if path.exists():
             lines = path.read_text(encoding="utf-8").splitlines()
-            self.rows = [row for row in map(json.loads, lines) if row["code"] == self.code]
+            rows = [row for row in map(json.loads, lines) if row["code"] == self.code]
+            self.rows = list({(row["set"], row["data"], row["method"], row["seed"]): row for row in rows}.values())
 
     def find(self, **key: Any) -> Rows:
         return [row for row in self.rows if all(row[name] == value for name, value in key.items())]
 
+    def done(self, data: DataSet, method: str, seeds: int) -> bool:
+        """Whether the rows of seeds 0 to seeds - 1 are all there."""
+        return {row["seed"] for row in self.find(set=data.name, data=data.digest, method=method)} >= set(range(seeds))
+
     def add(self, row: dict[str, Any]) -> None:
         row = {**row, "code": self.code}
+        key = ("set", "data", "method", "seed")
+        self.rows = [other for other in self.rows if any(other[name] != row[name] for name in key)]
         self.rows.append(row)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
@@ -92,14 +100,14 @@ def quality(data: DataSet, seeds: int, ledger: Ledger) -> None:
     for seed in tqdm(range(seeds), desc=f"{data.name} TIB", unit="seed"):
         _tib_row(data, "TIB", {}, seed, ledger)
     n_clusters = data.n_clusters
-    if not ledger.find(set=data.name, method="all pairs"):
+    if not ledger.done(data, "all pairs", seeds):
         _restart_rows(data, "all pairs", TIB(n_clusters, restarts=seeds, random_state=0, **ALL_PAIRS), ledger)
     dims = {view.shape[1] for view in data.views.values()}
-    if set(data.views) == REFERENCE_VIEWS and len(dims) == 1 and not ledger.find(set=data.name, method="reference"):
+    if set(data.views) == REFERENCE_VIEWS and len(dims) == 1 and not ledger.done(data, "reference", seeds):
         reference = TIB(n_clusters, objective="reference", restarts=seeds, random_state=0)
         _restart_rows(data, "reference", reference, ledger)
     for name, run in tqdm(baselines(data.views, n_clusters, range(seeds)).items(), desc=f"{data.name} baselines"):
-        if ledger.find(set=data.name, method=name):
+        if ledger.done(data, name, seeds):
             continue
         started = time.perf_counter()
         try:
@@ -128,11 +136,11 @@ def missing(data: DataSet, share: float, seeds: int, ledger: Ledger) -> None:
         views: dict[str, NDArray[np.floating]] = {n: view.astype(np.float64) for n, view in data.views.items()}
         for index, view in enumerate(views.values()):
             view[gone[:, index]] = np.nan
-        _tib_row(DataSet(data.name, views, data.labels_true), f"TIB, {share:.0%} missing", {}, seed, ledger)
+        _tib_row(replace(data, views=views, source=data.digest), f"TIB, {share:.0%} missing", {}, seed, ledger)
 
 
 def _tib_row(data: DataSet, method: str, settings: Mapping[str, Any], seed: int, ledger: Ledger) -> None:
-    if ledger.find(set=data.name, method=method, seed=seed):
+    if ledger.find(set=data.name, data=data.digest, method=method, seed=seed):
         return
     started, busy = time.perf_counter(), time.process_time()
     model = TIB(data.n_clusters, random_state=seed, **settings).fit(data.views)
@@ -155,13 +163,16 @@ def _row(
     data: DataSet, method: str, seed: int, labels_true: NDArray[Any], clusters: NDArray[np.int64], seconds: float
 ) -> dict[str, Any]:
     scores = clustering_scores(labels_true, clusters)
-    return {"set": data.name, "method": method, "seed": seed, "seconds": seconds, **scores}
+    return {"set": data.name, "data": data.digest, "method": method, "seed": seed, "seconds": seconds, **scores}
 
 
-def summary(ledger: Ledger) -> list[dict[str, Any]]:
+def summary(ledger: Ledger, sets: Iterable[DataSet]) -> list[dict[str, Any]]:
     """A row a set and method: mean and sd of each score, clusters used, seconds."""
     grouped: dict[tuple[str, str], Rows] = {}
+    asked = {(data.name, data.digest) for data in sets}
     for row in ledger.rows:
+        if (row["set"], row["data"]) not in asked:
+            continue
         grouped.setdefault((row["set"], row["method"]), []).append(row)
     return [
         {

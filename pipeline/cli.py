@@ -153,6 +153,10 @@ def predict(
     """Clusters for new clips from a finished run: raw clips (--clips) or features made as the run's (--views)."""
     if (clips is None) == (views is None):
         raise PipelineError("give the new clips as --clips DIR (raw) or as --views DIR (features), one of the two")
+    if views and (set_ or workdir or retry_failed):
+        raise PipelineError(
+            "--set, --workdir and --retry-failed are for raw clips (--clips): features are taken as they are"
+        )
     from pipeline.predict import predict_clips, predict_views
 
     if views:

@@ -15,6 +15,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainSerializer,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
@@ -140,9 +141,12 @@ def _auto_or(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
 class TrainSettings(Section):
     """Views -> clusters, by TIB. null takes the objective's own default: tib | reference."""
 
-    n_clusters: Annotated[int, Field(ge=2), WrapValidator(_auto_or)] | None = Field(
-        None, description="K, the number of clusters; auto proposes one"
-    )
+    n_clusters: (
+        Annotated[
+            int, Field(ge=2), WrapValidator(_auto_or), PlainSerializer(lambda value: value, return_type=int | str)
+        ]
+        | None
+    ) = Field(None, description="K, the number of clusters; auto proposes one")
     max_clusters: int = Field(20, ge=2, description="the largest K that auto tries")
     objective: Literal["tib", "reference"] = Field("tib", description="tib | reference: the published demo's training")
     restarts: int | None = Field(None, ge=1, description="networks side by side: 12, their consensus | 1, lowest loss")

@@ -159,7 +159,7 @@ def test_standardised_has_unit_total_variance_whatever_the_units():
 
 
 def test_principal_components_keep_their_proportions():
-    x = np.random.default_rng(0).normal(size=(50, 4)) * [4, 3, 2, 1]
+    x = np.random.default_rng(0).normal(size=(50, 8)) * np.arange(8, 0, -1)
     u, s, _ = np.linalg.svd(x - x.mean(axis=0), full_matrices=False)
     components = (u * s).astype(np.float32)
     np.testing.assert_allclose(standardised(components), u * s / np.sqrt((s**2).sum() / 50), atol=1e-5)

@@ -500,9 +500,14 @@ def test_another_process_gives_the_same_result_to_the_bit(whole: TIB, tmp_path: 
 
 def test_the_whole_method_refuses_other_views_than_fitted_on(whole: TIB) -> None:
     with pytest.raises(
-        ValueError, match=r"fitted on views of text 5, visual 5, audio 5 features, got text 5, visual 5;"
+        ValueError, match=r"fitted on views of text 5, visual 5, audio 5 features, got text 5, visual 4"
     ):
-        whole.predict({name: VIEWS[name] for name in NAMES[:2]})
+        whole.predict({**VIEWS, "visual": VIEWS["visual"][:, :4]})
+    with pytest.raises(ValueError, match=r"got text 5, visual 5, audio 5, depth 5;"):
+        whole.predict({**VIEWS, "depth": VIEWS["audio"]})
+    absent = whole.predict_proba({"text": VIEWS["text"]})  # as if every clip lacked the others
+    gone = np.full((90, 5), np.nan)
+    assert np.array_equal(absent, whole.predict_proba({"text": VIEWS["text"], "visual": gone, "audio": gone}))
     shuffled = {name: VIEWS[name] for name in reversed(NAMES)}  # by name, not by place
     assert np.array_equal(whole.predict_proba(shuffled), whole.proba_)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from benchmarks.plain_loop import PlainNet, plain_run, plain_step
 from tib import TIB
-from tib.model import BatchedLinear
+from tib.reference.layers import BatchedLinear
 from tib.reference.net import ReferenceNet
 from tib.reference.train import train
 

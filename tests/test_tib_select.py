@@ -35,6 +35,11 @@ def test_clips_on_which_a_restart_has_no_say_are_left_out() -> None:
     assert agreement(restarts) == pytest.approx(-0.5, abs=1e-15)
 
 
+def test_trivial_partitions_agree_on_nothing() -> None:
+    assert agreement(np.zeros((3, 5), dtype=np.int64)) == 0  # all in one cluster
+    assert agreement(np.array([np.arange(5), np.arange(5)[::-1]])) == 0  # each in its own
+
+
 def test_restarts_without_a_common_clip_cannot_agree() -> None:
     assert math.isnan(agreement(np.array([[0, 1, -1, -1], [-1, -1, 0, 1]])))
 
@@ -48,7 +53,9 @@ def test_agreement_is_the_mean_over_pairs(seed: int, restarts: int, n_clips: int
     for a, b in combinations(assignments, 2):
         both = (a >= 0) & (b >= 0)
         if both.sum() > 1:
-            scores.append(adjusted_rand_score(a[both], b[both]))
+            trivial = {1, int(both.sum())}
+            same = len(set(a[both])) == len(set(b[both])) and len(set(a[both])) in trivial
+            scores.append(0.0 if same else adjusted_rand_score(a[both], b[both]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(select, "ROWS", rows)
         value = agreement(assignments)

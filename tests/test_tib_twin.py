@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from twin_factory import DOUBLE, TERMS, WEIGHTS, net_of, randn, slow_fused, softmaxed
 
+from tib.standardise import are_principal_components, standardisation
 from tib.twin import model as model_module
 from tib.twin.model import TwinModel, restart_posteriors
 from tib.twin.net import BN_EPS, SIGMA_FLOOR, Encoded, PairNorm, TwinNet
 from tib.twin.objective import loss_terms, pairs_present
-from tib.twin.projection import Projection, are_principal_components, fill_gaps, present_rows
+from tib.twin.projection import Projection, fill_gaps, present_rows
 
 
 def fitted(view: np.ndarray) -> Projection:
@@ -59,19 +60,33 @@ def test_a_constant_feature_becomes_zero(constant: float) -> None:
 
 def test_principal_components_keep_their_proportions() -> None:
     rng = np.random.default_rng(0)
-    directions = np.linalg.qr(rng.standard_normal((400, 5)) - 0.0)[0]
+    directions = rng.standard_normal((400, 8))
     directions -= directions.mean(axis=0)
-    components = np.linalg.svd(directions, full_matrices=False)[0] * np.array([8.0, 4.0, 2.0, 1.0, 0.5])
+    components = np.linalg.svd(directions, full_matrices=False)[0] * np.array([8.0, 4.0, 2.0, 1.0, 0.5, 0.4, 0.3, 0.2])
     sd = components.std(axis=0)
-    assert are_principal_components(components / sd)
+    assert are_principal_components(components)
     projected = fitted(components)(torch.from_numpy(components))
     assert (projected.std(0) / projected.std(0)[0]).numpy() == pytest.approx(sd / sd[0], rel=1e-9)
     assert float(projected.var(0, correction=0).mean()) == pytest.approx(1.0, rel=1e-9)  # one scale for all
     measured = components.copy()
     measured[:, 1] += components[:, 0]
-    assert not are_principal_components(measured / measured.std(axis=0))
+    assert not are_principal_components(measured)
     assert fitted(measured).scale.numpy() == pytest.approx(1 / measured.std(axis=0), rel=1e-9)
-    assert not are_principal_components(components[:, :1] / sd[:1])  # of one feature nothing can be told
+    assert not are_principal_components(components[:, ::-1])  # uncorrelated, and in rising order
+    assert not are_principal_components(components[:, :7])  # so few may be uncorrelated by chance
+
+
+@pytest.mark.parametrize("dim", [2, 7, 12])
+def test_independent_features_of_many_clips_are_standardised(dim: int) -> None:
+    units = np.random.default_rng(dim).permutation(10.0 ** np.arange(dim) / 100)
+    view = np.random.default_rng(0).standard_normal((60_000, dim)) * units
+    assert standardisation(view)[1] == pytest.approx(1 / view.std(axis=0), rel=1e-9)
+
+
+def test_a_value_out_of_this_world_does_not_overflow() -> None:
+    view = np.random.default_rng(0).standard_normal((30, 4)).astype(np.float32)
+    far = torch.full((1, 4), 3e38)
+    assert bool(fitted(view)(far.to(fitted(view).mean.dtype)).isfinite().all())
 
 
 def test_a_missing_row_stays_missing_and_learns_nothing_new() -> None:

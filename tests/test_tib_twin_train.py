@@ -32,7 +32,7 @@ def data_of(restarts: int = 2, n_each: int = 30, missing: float = 0.0) -> tuple[
     partitions = torch.full((restarts, len(clusters)), -1).scatter(
         1, bags, clusters.expand(restarts, -1).gather(1, bags)
     )
-    return Data(views, present, neighbours, bags, partitions), clusters.numpy()
+    return Data(views, present, neighbours, bags, partitions, bool(present.all())), clusters.numpy()
 
 
 def test_an_epoch_visits_every_clip_of_the_bag_once() -> None:

@@ -20,6 +20,8 @@ from sklearn.manifold import spectral_embedding
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.neighbors import kneighbors_graph
 
+from tib.standardise import standardisation
+
 Views = Mapping[str, NDArray[Any]]
 Points = NDArray[np.float64]
 Clusters = NDArray[np.int64]
@@ -105,23 +107,11 @@ def standardised(view: NDArray[Any]) -> Points:
     rows = np.isfinite(view).all(axis=1)
     x = view[rows].astype(np.float64)
     _check_clips(x, 1)
-    scale = np.abs(x).max(axis=0)
-    x -= x.mean(axis=0)
-    sd = x.std(axis=0)
-    varies = sd > 1e-9 * scale  # less is the rounding of a constant
-    x[:, ~varies] = 0
-    if not _are_principal_components(x[:, varies] / sd[varies]):
-        x[:, varies] /= sd[varies]
+    mean, scale = standardisation(x)
+    x = (x - mean) * scale
     result = np.full(view.shape, np.nan)
     result[rows] = x / np.sqrt(x.var(axis=0).sum())
     return result
-
-
-def _are_principal_components(z: Points) -> bool:
-    """Whether features (of unit variance) are uncorrelated, as measured ones hardly ever are."""
-    some = z[:, :64]
-    correlations = some.T @ some / len(some)
-    return some.shape[1] > 1 and float(np.abs(correlations - np.eye(len(correlations))).max()) < 0.01
 
 
 def side_by_side(views: Views) -> Points:

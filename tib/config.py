@@ -65,6 +65,8 @@ class Settings:
                 _check_integer(name, getattr(self, name), at_least=2 if name == "batch_size" else 1)
         if self.random_state is not None:
             _check_integer("random_state", self.random_state, at_least=0)
+            if int(self.random_state) >= 2**63:
+                raise ValueError(f"random_state must be below 2**63, got {self.random_state!r}")
         _check_number("learning_rate", self.learning_rate, positive=True)
         for name in ("consistency", "fusion", "superfluous", "divergence", "complementarity"):
             _check_number(f"{name}_weight", getattr(self, f"{name}_weight"), positive=False)

@@ -19,7 +19,7 @@ from tib.config import DTYPES, Settings, resolve_device
 from tib.losses import mutual_information
 from tib.persistence import read_model, write_model
 from tib.result import Fitted, OnStep, Outcome
-from tib.views import Views, check_n_clusters, check_trainable, check_views, warn_of_constant_views
+from tib.views import MultiView, Views, check_n_clusters, check_trainable, check_views, warn_of_constant_views
 
 OBJECTIVES: dict[str, Any] = {"tib": twin, "reference": reference}
 
@@ -30,7 +30,7 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
     Args:
         n_clusters: K, from 2 to N; or "auto", the largest K whose clusters come out as much alike as any K's,
             within .05 ARI, when the graph of neighbours is cut again in other bags of clips.
-        max_clusters: the largest K that "auto" tries.
+        max_clusters: the largest K that "auto" tries; it never tries more than half of a bag's clips.
         objective: "tib", the whole method, for two or more views of any dims. "reference", the published demo code:
             views named text, visual and audio, of equal dims; of what follows it knows restarts, epochs,
             learning_rate, superfluous_weight, random_state, device and dtype.
@@ -42,7 +42,7 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
             0.05 (reference).
         schedule: "free", where the graph of neighbours gives a start and the objective decides; "anchored", where
             the graph's own partition outweighs it all along; "auto": free, and anchored after it where the graph
-            cut in other bags of clips is clearly the steadier of the two.
+            cut in other bags of clips is clearly the steadier of the two (one restart cannot tell: anchored).
             "scratch" knows nothing of partitions, for comparison.
         consistency_weight: of I(C^a; C^b), the mean over pairs of modalities: each finds the other's clusters.
         fusion_weight: of I(C; C') between a clip's clusters by all modalities and a neighbour's.
@@ -144,7 +144,6 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         module = OBJECTIVES[settings.objective]
         arrays = self._checked(views, settings.objective)
         dims = {name: array.shape[1] for name, array in arrays.items()}
-        module.check_dims(dims)
         check_trainable(arrays)
         n_clips = len(next(iter(arrays.values())))
         check_n_clusters(2 if settings.n_clusters == "auto" else int(settings.n_clusters), n_clips)
@@ -169,6 +168,8 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
     def predict_proba(self, views: Views) -> NDArray[Any]:
         """p(cluster | clip) of any clips, one or more: (N, K).
 
+        Args:
+            views: as for `fit`; a view of the fit that is not there at all is one that every clip lacks (tib).
         Raises:
             NotFittedError: before fit.
             ValueError: other views or dims than those fitted on.
@@ -271,9 +272,20 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         names = OBJECTIVES[objective].LIST_NAMES
         return check_views(views, list_names=names, dtype=self.dtype, may_miss=objective == "tib")
 
+    def _completed(self, views: Views) -> Views:
+        """With a view that is not given standing for one that every clip lacks, where the objective can do without."""
+        if self.objective == "reference" or not isinstance(views, Mapping) or not views:
+            return views
+        absent = [name for name in self.view_names_ if name not in views]
+        if not absent:
+            return views
+        n_clips = len(views) if isinstance(views, MultiView) else np.shape(next(iter(views.values())))[0]
+        gaps = {name: np.full((n_clips, self.n_features_in_[name]), np.nan) for name in absent}
+        return MultiView({**dict(views.items()), **gaps}, getattr(views, "clip_ids", None))
+
     def _posteriors(self, views: Views) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
         check_is_fitted(self, "net_")
-        arrays = self._checked(views, self.objective)
+        arrays = self._checked(self._completed(views), self.objective)
         dims = {name: array.shape[1] for name, array in arrays.items()}
         if dims != self.n_features_in_:
             raise ValueError(

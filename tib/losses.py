@@ -89,7 +89,7 @@ def joint_information(joint: Tensor, balance: float = 1.0) -> Tensor:
         balance: b, >= 0.
     Returns:
         (...), nats; with b = 1 between 0 and log K.
-    Source: invariant information clustering (Ji et al. 2019), eq. 3 and section 3.4 (over-clustering, entropy weight).
+    Source: invariant information clustering (Ji et al. 2019), eq. 3; the weight, as in its authors' code.
     """
     # Expanded before the logarithm, not broadcast after it: the backward pass then adds up in the demo's order.
     rows = joint.sum(-1, keepdim=True).expand_as(joint).clamp_min(EPS)
@@ -132,7 +132,7 @@ def symmetric_divergence(
         (...), nats, >= 0, mean over the clips that count; symmetric in a and b; 0 where they are equal.
     Raises:
         ValueError: the shapes differ.
-    Source: multi-view information bottleneck (Federici et al. 2020), eq. 8.
+    Source: multi-view information bottleneck (Federici et al. 2020), whose loss it is a part of.
     """
     if not mu_a.shape == sigma_a.shape == mu_b.shape == sigma_b.shape or mu_a.ndim < 2:
         shapes = ", ".join(str(tuple(x.shape)) for x in (mu_a, sigma_a, mu_b, sigma_b))

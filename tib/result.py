@@ -14,7 +14,7 @@ class StepReport:
     """What a caller is shown after a step.
 
     Attributes:
-        stage: "reference"; or the whole method's schedule, "free" or "anchored". Each counts its steps from 1.
+        stage: "reference"; or the schedule, "free", "anchored" or "scratch". Each counts its steps from 1.
         step: from 1 to `steps`.
         steps: how many there will be in this stage.
         losses: each term and their weighted sum, `loss`, in nats: of the restart that has the lowest loss now
@@ -58,7 +58,7 @@ class Outcome:
         restart_losses: (R,) final, of every restart that lived.
         restart_labels: (R, N) clusters by each restart alone.
         history: a dict a step: step, the terms, loss.
-        learned: further learned attributes of the estimator, JSON: name with its trailing underscore -> value.
+        learned: further learned attributes of the estimator, JSON: name without its trailing underscore -> value.
     """
 
     net: Any

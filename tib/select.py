@@ -27,22 +27,29 @@ def agreement(assignments: NDArray[np.int64]) -> float:
     """
     n_restarts, n_clips = assignments.shape
     n_clusters = max(int(assignments.max()) + 1, 1)
-    counts = np.zeros((n_restarts * n_clusters,) * 2)
-    for start in range(0, n_clips, ROWS):
-        some = assignments[:, start : start + ROWS]
-        one_hot = (some[:, :, None] == np.arange(n_clusters)).astype(np.float32)  # (R, n, K)
-        flat = one_hot.transpose(1, 0, 2).reshape(some.shape[1], -1)
-        counts += flat.T @ flat
-    # All contingency tables at once: tables[a, b, i, j] clips are in a's cluster i and in b's cluster j.
-    tables = counts.reshape(n_restarts, n_clusters, n_restarts, n_clusters).transpose(0, 2, 1, 3)
-    upper = np.triu_indices(n_restarts, 1)
-    scores = _adjusted_rand(tables[upper])
-    return float(np.nanmean(scores)) if np.isfinite(scores).any() else float("nan")
+    scores = []
+    for first in range(n_restarts - 1):
+        # The contingency tables of one restart with all that follow, at once: a cluster of it by (restart, cluster).
+        tables = np.zeros((n_clusters, (n_restarts - first - 1) * n_clusters))
+        for start in range(0, n_clips, ROWS):
+            rows = _one_hot(assignments[first:, start : start + ROWS], n_clusters)
+            tables += rows[:, :n_clusters].T @ rows[:, n_clusters:]
+        scores.append(_adjusted_rand(tables.reshape(n_clusters, -1, n_clusters).transpose(1, 0, 2)))
+    every = np.concatenate(scores)
+    return float(np.nanmean(every)) if np.isfinite(every).any() else float("nan")
+
+
+def _one_hot(assignments: NDArray[np.int64], n_clusters: int) -> NDArray[np.float32]:
+    """(R, n) to (n, R·K); -1 is no cluster."""
+    one_hot = (assignments.T[:, :, None] == np.arange(n_clusters)).astype(np.float32)
+    return one_hot.reshape(len(one_hot), -1)
 
 
 def _adjusted_rand(tables: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(pairs,) of contingency tables (pairs, K, K); NaN for a table of fewer than two clips. 1 where both are trivial.
+    """(pairs,) of contingency tables (pairs, K, K).
 
+    NaN for a table without two clips. 0 where both partitions are trivial, one cluster for all or one for each clip:
+    they could not disagree, so their agreement says nothing (scikit-learn has 1 there).
     Source: Hubert & Arabie 1985, eq. 5; as scikit-learn's adjusted_rand_score, which takes one pair at a time.
     """
     together = (tables * (tables - 1) / 2).sum((1, 2))
@@ -54,7 +61,7 @@ def _adjusted_rand(tables: NDArray[np.float64]) -> NDArray[np.float64]:
     with np.errstate(divide="ignore", invalid="ignore"):
         expected = in_a * in_b / every
         ceiling = (in_a + in_b) / 2
-        scores = np.where(ceiling == expected, 1.0, (together - expected) / (ceiling - expected))
+        scores = np.where(ceiling == expected, 0.0, (together - expected) / (ceiling - expected))
     return np.where(every > 0, scores, np.nan)
 
 

@@ -16,7 +16,7 @@ from tib.losses import (
     sampled_superfluous_information,
     summed_joint_distribution,
 )
-from tib.model import BatchedLinear, GaussianEncoder
+from tib.reference.layers import BatchedLinear, GaussianEncoder
 
 INIT_STD = 0.02
 

@@ -37,10 +37,6 @@ SCHEDULES = {
 }
 
 
-def check_dims(dims: Mapping[str, int]) -> None:
-    """Any two or more views of any dims will do, and fewer were refused before."""
-
-
 def fit(views: Mapping[str, Tensor], settings: Settings, seed: int, on_step: OnStep | None) -> Outcome:
     """Cluster the clips.
 
@@ -58,11 +54,15 @@ def fit(views: Mapping[str, Tensor], settings: Settings, seed: int, on_step: OnS
     inputs = [fill_gaps(view, have, graph.neighbours) for view, have in zip(inputs, present, strict=True)]
 
     restarts, auto_k = int(settings.restarts), settings.n_clusters == "auto"
-    bags = _bags(present.shape[1], max(restarts, GRAPH_BAGS) if restarts > 1 or auto_k else 1, generator)
+    cuts = max(
+        GRAPH_BAGS, 2 * len(graph.blocks) if auto_k else 0
+    )  # two of each block at least have something to compare
+    bags = _bags(present.shape[1], max(restarts, cuts) if restarts > 1 or auto_k else 1, generator)
     curve = n_clusters_curve(graph, bags, settings.max_clusters, seed) if auto_k else {}
     n_clusters = _proposed(curve) if curve else int(settings.n_clusters)
     partitions = graph.partitions(bags, n_clusters, seed)
-    data = Data(inputs, present, graph.neighbours, bags[:restarts].to(device), partitions[:restarts].to(device))
+    data = Data(inputs, present, graph.neighbours, bags[:restarts].to(device), partitions[:restarts].to(device),
+                bool(present.all()))  # fmt: skip
     run = _Run(data, settings, n_clusters, generator, seed, on_step)
     steadiness = {"graph": agreement(partitions.numpy())} if restarts > 1 else {}
 
@@ -146,17 +146,18 @@ class _Run:
         net.to(device)
         draws = torch.Generator(device).manual_seed(self.seed)
         curves = train(net, data, schedule, self.weights, self.pace, draws, self._watch(schedule.name))
-        alive = curves["loss"][-1].isfinite().nonzero().flatten().tolist()
+        net.keep_moments([view[self.probe] for view in data.views])
+        posteriors = self._posteriors(net, self.probe)
+        # The last step can break a restart whose last loss was finite.
+        alive = np.flatnonzero(curves["loss"][-1].isfinite().numpy() & np.isfinite(posteriors).all((1, 2))).tolist()
         if not alive:
             raise ValueError(
                 "the loss is not finite in any restart; lower learning_rate, or look for outliers in the views"
             )
-        net = net.take(alive)
-        net.keep_moments([view[self.probe] for view in data.views])
-        posteriors = self._posteriors(net, self.probe)
+        posteriors = posteriors[alive]
         if len(alive) > 1:
             steadiness[schedule.name] = agreement(posteriors.argmax(-1))
-        return net, {name: values[:, alive].numpy() for name, values in curves.items()}, posteriors
+        return net.take(alive), {name: values[:, alive].numpy() for name, values in curves.items()}, posteriors
 
     def _posteriors(self, net: TwinNet, rows: Tensor) -> NDArray[np.floating]:
         """(R, n, K) of some clips, by the moments kept."""
@@ -168,32 +169,38 @@ class _Run:
         last: list[NDArray[np.int64]] = []
         calm = 0
 
-        def now(net: TwinNet, rows: Tensor) -> NDArray[np.floating]:
-            copy = net.take(range(net.restarts))  # training goes on with the moments of its batches
-            copy.keep_moments([view[rows] for view in self.data.views])
+        def now(net: TwinNet, alive: list[int], rows: Tensor) -> NDArray[np.floating]:
+            copy = net.take(alive)  # training goes on with the moments of its batches
+            copy.keep_moments([view[rows[:PROBE]] for view in self.data.views])
             return self._posteriors(copy, rows)
 
         def after(step: int, steps: int, terms: dict[str, Tensor], net: TwinNet) -> bool:
             nonlocal calm, last
+            alive = terms["loss"].isfinite().nonzero().flatten().tolist()
             if self.on_step is not None:
-                alive = terms["loss"].isfinite()
-                losses = {name: float(values[alive].mean()) for name, values in terms.items()}
                 everyone = torch.arange(self.data.present.shape[1], device=self.probe.device)
                 self.on_step(
                     StepReport(
                         stage=stage,
                         step=step,
                         steps=steps,
-                        losses=losses,
-                        alive=int(alive.sum()),
-                        predict=lambda: consensus(list(now(net, everyone))).argmax(-1),
-                        agreement=lambda: agreement(now(net, self.glance).argmax(-1)),
+                        losses={name: float(values[alive].mean()) for name, values in terms.items()},
+                        alive=len(alive),
+                        predict=lambda: (
+                            consensus(list(now(net, alive, everyone))).argmax(-1)
+                            if alive
+                            else np.zeros(len(everyone), dtype=np.int64)
+                        ),
+                        agreement=lambda: (
+                            agreement(now(net, alive, self.glance).argmax(-1)) if len(alive) > 1 else float("nan")
+                        ),
                     )
                 )
-            if not self.early_stop or step % CHECK_EVERY:
+            # Not before half time: the clusters of the warm-up settle soon, and mean nothing yet.
+            if not self.early_stop or not alive or step % CHECK_EVERY or 2 * step < steps:
                 return False
-            clusters = now(net, self.glance).argmax(-1)
-            same = bool(last) and float((clusters == last[0]).mean()) >= SETTLED
+            clusters = now(net, alive, self.glance).argmax(-1)
+            same = bool(last) and last[0].shape == clusters.shape and float((clusters == last[0]).mean()) >= SETTLED
             calm, last = (calm + 1 if same else 0), [clusters]
             return calm >= 2
 

@@ -27,7 +27,7 @@ SCALE_NEIGHBOUR = 7
 @dataclass(frozen=True, slots=True)
 class Graph:
     """Attributes:
-    neighbours: (N, k) row numbers, nearest first.
+    neighbours: (N, k) row numbers, nearest first; the clip itself where it has fewer.
     blocks: the clips in blocks, on the CPU; neighbours are of the same block.
     """
 
@@ -81,7 +81,7 @@ class Graph:
         place = torch.full((len(self.neighbours),), -1)
         place[some] = torch.arange(len(some))
         to = place[self.neighbours.cpu()[some]]  # (n, k), -1 outside
-        rows, slots = (to >= 0).nonzero(as_tuple=True)
+        rows, slots = ((to >= 0) & (to != torch.arange(len(some))[:, None])).nonzero(as_tuple=True)
         edges = np.ones(len(rows))
         graph = csr_matrix((edges, (rows.numpy(), to[rows, slots].numpy())), shape=(len(some), len(some)))
         graph = (graph + graph.T) / 2
@@ -176,4 +176,6 @@ def _nearest(views: Sequence[Tensor], present: Sequence[Tensor], k: int) -> Tens
         near += distances.neg_().exp_()  # exp(-inf) = 0: clips that do not share the view
         shared += both
     near = torch.where(shared > 0, near / shared.clamp_min(1), -1.0).fill_diagonal_(-torch.inf)
-    return near.topk(k).indices
+    found = near.topk(k)
+    # Clips that share no view are strangers, not neighbours: in their place the clip itself.
+    return torch.where(found.values >= 0, found.indices, torch.arange(n, device=near.device)[:, None])

@@ -57,36 +57,28 @@ class TwinModel(nn.Module):
         Returns:
             (N, K); name -> (N, K), rows of NaN where the modality is missing.
         """
-        chunks = [self._chunk([views[name][i : i + CHUNK] for name in self.names])
-                  for i in range(0, len(views[self.names[0]]), CHUNK)]  # fmt: skip
-        fused = torch.cat([chunk[0] for chunk in chunks])
-        alone = torch.cat([chunk[1] for chunk in chunks], 1)  # (M, N, K)
+        inputs, present = self._inputs(views)
+        fused, alone = restart_posteriors(self.net, inputs, present)
+        fused, alone = self._matched(fused).mean(0), self._matched(alone).mean(0)
+        alone = alone.masked_fill(~present.unsqueeze(-1), torch.nan)  # (M, N, K)
         return fused, dict(zip(self.names, alone, strict=True))
 
     @torch.no_grad()
     def restart_labels(self, views: Mapping[str, Tensor]) -> Tensor:
         """(R, N) what each restart alone says, in the clusters of the consensus."""
-        chunks = []
-        for start in range(0, len(views[self.names[0]]), CHUNK):
-            inputs, present = self._inputs([views[name][start : start + CHUNK] for name in self.names])
-            fused, _ = restart_posteriors(self.net, inputs, present)
-            chunks.append(self._matched(fused).argmax(-1))
-        return torch.cat(chunks, 1)
+        fused, _ = restart_posteriors(self.net, *self._inputs(views))
+        return self._matched(fused).argmax(-1)
 
-    def _inputs(self, views: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+    def _inputs(self, views: Mapping[str, Tensor]) -> tuple[list[Tensor], Tensor]:
         """Projected views, 0 where missing, and (M, N) which are there."""
-        present = torch.stack([present_rows(view) for view in views])
-        return [self.projections[_key(m)](view).nan_to_num(nan=0.0) for m, view in enumerate(views)], present
+        given = [views[name] for name in self.names]
+        present = torch.stack([present_rows(view) for view in given])
+        return [self.projections[_key(m)](view).nan_to_num(nan=0.0) for m, view in enumerate(given)], present
 
     def _matched(self, posteriors: Tensor) -> Tensor:
         """(R, ..., K) with the clusters in the order of the consensus."""
         order = self.columns.view(self.net.restarts, *[1] * (posteriors.ndim - 2), -1)
         return posteriors.gather(-1, order.expand_as(posteriors))
-
-    def _chunk(self, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        inputs, present = self._inputs(views)
-        fused, alone = restart_posteriors(self.net, inputs, present)
-        return self._matched(fused).mean(0), self._matched(alone).mean(0).masked_fill(~present.unsqueeze(-1), torch.nan)
 
 
 @torch.no_grad()
@@ -98,6 +90,15 @@ def restart_posteriors(net: TwinNet, views: Sequence[Tensor], present: Tensor) -
     Returns:
         (R, N, K) by all modalities; (R, M, N, K) by each alone, whatever where it is missing.
     """
+    chunks = []
+    for start in range(0, present.shape[1], CHUNK):
+        chunks.append(
+            _chunk_posteriors(net, [v[start : start + CHUNK] for v in views], present[:, start : start + CHUNK])
+        )
+    return torch.cat([fused for fused, _ in chunks], 1), torch.cat([alone for _, alone in chunks], 2)
+
+
+def _chunk_posteriors(net: TwinNet, views: Sequence[Tensor], present: Tensor) -> tuple[Tensor, Tensor]:
     inputs = [view.expand(net.restarts, *view.shape) for view in views]
     logits = net(inputs, by_batch=False).logits  # (R, P, K, 2, N)
     weights = pairs_present(present.to(logits.dtype).expand(net.restarts, *present.shape), net.pairs)

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
+from tib.standardise import standardisation
+
 MAX_DIM = 64
-LEAST_SD = 1e-7  # of the largest value: what rounding alone leaves of a constant feature
-UNCORRELATED = 0.01
+FURTHEST = 1e4  # sds: a value beyond, from a clip unlike any that was learned from, must not overflow the network
 
 
 class Projection(nn.Module):
@@ -42,7 +43,7 @@ class Projection(nn.Module):
         standardised = (view - mean) * scale
         kept = min(MAX_DIM, *view.shape)
         with np.errstate(invalid="ignore"):  # shares of a variance that is 0, where a view says nothing
-            directions = PCA(kept, random_state=seed).fit(standardised).components_.T
+            directions = PCA(kept, random_state=seed % 2**32).fit(standardised).components_.T
         projection = cls(view.shape[1], kept, dtype)
         for name, value in (("mean", mean), ("scale", scale), ("directions", directions)):
             getattr(projection, name).copy_(torch.from_numpy(np.ascontiguousarray(value)))
@@ -50,7 +51,7 @@ class Projection(nn.Module):
 
     def forward(self, view: Tensor) -> Tensor:
         """(N, D) to (N, E); a row of NaN stays one."""
-        return ((view - self.mean) * self.scale) @ self.directions
+        return ((view - self.mean) * self.scale).clamp(-FURTHEST, FURTHEST) @ self.directions
 
 
 def present_rows(view: Tensor) -> Tensor:
@@ -78,25 +79,3 @@ def fill_gaps(view: Tensor, present: Tensor, neighbours: Tensor) -> Tensor:
     filled = view.clone()
     filled[gaps] = torch.where(have.any(1, keepdim=True), view[donors], 0.0)
     return filled.nan_to_num(nan=0.0)
-
-
-def standardisation(view: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and 1 / sd of each feature, (D,) each; 0 in place of 1 / sd for a feature that is the same for every clip.
-
-    Principal components get one scale for all: they are standardised features already, rotated, and equal variances
-    would blow up the last ones, which are noise.
-    """
-    mean, sd = view.mean(axis=0, dtype=np.float64), view.std(axis=0, dtype=np.float64)
-    varies = sd > LEAST_SD * np.maximum(np.abs(view).max(axis=0), 1e-300)  # less is the rounding of a constant
-    if are_principal_components((view - mean)[:, varies] / sd[varies]):
-        sd = np.full_like(sd, np.sqrt((sd[varies] ** 2).mean()))
-    return mean, np.where(varies, 1.0 / np.where(varies, sd, 1.0), 0.0)
-
-
-def are_principal_components(standardised: NDArray[np.floating]) -> bool:
-    """Whether features are uncorrelated, as measured ones hardly ever are. standardised: (N, D) of variance 1."""
-    some = standardised[:, :64]
-    if some.shape[1] < 2:
-        return False
-    correlations = some.T @ some / len(some)
-    return float(np.abs(correlations - np.eye(len(correlations))).max()) < UNCORRELATED

@@ -46,6 +46,7 @@ class Data:
         neighbours: (N, k), nearest first.
         bags: (R, n) the clips a restart learns from.
         partitions: (R, N) what the graph alone says, -1 where it says nothing.
+        complete: whether nothing is missing.
     """
 
     views: list[Tensor]
@@ -53,6 +54,7 @@ class Data:
     neighbours: Tensor
     bags: Tensor
     partitions: Tensor
+    complete: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ def _step_terms(
     """
     device, length = rows.device, rows.shape[1]
     present = None
-    if not bool(data.present.all()):
+    if not data.complete:
         present = pairs_present(data.present[:, rows].transpose(0, 1).to(data.views[0].dtype), net.pairs)
     inputs = [_noisy(view[rows], schedule.noise, generator) for view in data.views]
     draw = torch.randn(len(net.pairs), BOTTLENECK, 2, length, generator=generator, device=device).to(inputs[0].dtype)
