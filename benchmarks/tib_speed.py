@@ -1,8 +1,6 @@
 """How fast: the whole method and the reference against the published demo's plain loop, alternating in one run."""
 
-import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -80,22 +78,21 @@ def gemm_share(views: dict[str, NDArray[np.float32]], n_clusters: int, fit_secon
     }
 
 
-def peak_memory_gb(source: str, k: int) -> float:
+FIT_ALONE = """
+import resource, sys
+from benchmarks.data import load
+from tib import TIB
+data = load(sys.argv[1])
+TIB(data.n_clusters, random_state=0).fit(data.views)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+
+
+def peak_memory_gb(source: str) -> float:
     """Of a process that does nothing but the default fit."""
-    code = "import sys; from benchmarks.tib_speed import fit_alone; fit_alone(sys.argv[1], int(sys.argv[2]))"
-    done = subprocess.run([sys.executable, "-c", code, source, str(k)], capture_output=True, text=True, check=True)  # noqa: S603 - this very interpreter, on this file
-    return float(json.loads(done.stdout)["peak_gb"])
-
-
-def fit_alone(source: str, k: int) -> None:
-    """Run in a process of its own; prints its peak resident memory."""
-    from benchmarks.data import load
-
-    data = load(source)
-    if data is None:
-        raise SystemExit(f"{source} is not on this machine")
-    TIB(k, random_state=0).fit(data.views)
-    print(json.dumps({"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}))
+    command = [sys.executable, "-c", FIT_ALONE, source]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - this very interpreter
+    return float(done.stdout)
 
 
 def growth(sizes: tuple[int, ...], epochs: int = 1) -> list[dict[str, float]]:
