@@ -54,9 +54,8 @@ def fit(views: Mapping[str, Tensor], settings: Settings, seed: int, on_step: OnS
     inputs = [fill_gaps(view, have, graph.neighbours) for view, have in zip(inputs, present, strict=True)]
 
     restarts, auto_k = int(settings.restarts), settings.n_clusters == "auto"
-    cuts = max(
-        GRAPH_BAGS, 2 * len(graph.blocks) if auto_k else 0
-    )  # two of each block at least have something to compare
+    # For a curve, two cuts of each block at least: only they have something to compare.
+    cuts = max(GRAPH_BAGS, 2 * len(graph.blocks) if auto_k else 0)
     bags = _bags(present.shape[1], max(restarts, cuts) if restarts > 1 or auto_k else 1, generator)
     curve = n_clusters_curve(graph, bags, settings.max_clusters, seed) if auto_k else {}
     n_clusters = _proposed(curve) if curve else int(settings.n_clusters)
