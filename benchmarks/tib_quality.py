@@ -146,7 +146,7 @@ def _tib_row(data: DataSet, method: str, settings: Mapping[str, Any], seed: int,
     model = TIB(data.n_clusters, random_state=seed, **settings).fit(data.views)
     seconds = time.perf_counter() - started
     row = _row(data, method, seed, data.labels_true, model.labels_, seconds)
-    extra = {"cpu_seconds": time.process_time() - busy, "schedule": model.schedule_, "steadiness": model.steadiness_}
+    extra = {"cpu_seconds": time.process_time() - busy, "schedule": model.schedule_, "stability": model.stability_}
     ledger.add({**row, **extra})
 
 

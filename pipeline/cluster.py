@@ -100,9 +100,9 @@ def _tell(model: TIB) -> None:
     if model.n_clusters_curve_:
         curve = " ".join(f"{k}:{value:.2f}" for k, value in model.n_clusters_curve_.items())
         say(f"train: {model.n_clusters_} clusters proposed, the most that are as steady as any (K:ARI) {curve}")
-    if model.steadiness_:
-        told = ", ".join(f"{name} {value:.3f}" for name, value in model.steadiness_.items())
-        say(f"train: schedule {model.schedule_}; agreement (ARI) between clusters from other bags of clips: {told}")
+    if model.stability_:
+        told = ", ".join(f"{name} {value:.3f}" for name, value in model.stability_.items())
+        say(f"train: schedule {model.schedule_}; stability (ARI between clusters from other bags of clips): {told}")
 
 
 class _Reporter:
@@ -114,7 +114,7 @@ class _Reporter:
         self.bar, self.write = bar, write
         self.scored = [row for row, clip_id in enumerate(clip_ids) if clip_id in labels]
         self.truth = [labels[clip_ids[row]] for row in self.scored]
-        self.agreement = float("nan")
+        self.stability = float("nan")
 
     def show(self, report: StepReport) -> None:
         if report.step == 1:
@@ -122,10 +122,10 @@ class _Reporter:
             self.bar.set_description(f"train ({report.stage})")
         every = LINE_EVERY[report.stage == "reference"]
         if report.step % every == 0 and report.alive > 1:
-            self.agreement = report.agreement()
-        agreement = "" if math.isnan(self.agreement) else f", agreement {self.agreement:.2f}"
+            self.stability = report.stability()
+        stability = "" if math.isnan(self.stability) else f", stability {self.stability:.2f}"
         loss = report.losses["loss"]
-        self.bar.set_postfix_str(f"loss {loss:.3f}, {report.alive} restart(s) alive{agreement}", refresh=False)
+        self.bar.set_postfix_str(f"loss {loss:.3f}, {report.alive} restart(s) alive{stability}", refresh=False)
         self.bar.update(1)
         self.write(report)
         if report.step % every == 0:
@@ -203,7 +203,7 @@ def _write(settings: Settings, views: Views, model: TIB, inputs: Mapping[str, st
         "seed": settings.train.seed,
         "objective": settings.train.objective,
         "schedule": model.schedule_,
-        "steadiness": model.steadiness_,
+        "stability": model.stability_,
         "restarts": len(model.restart_labels_),
         "n_clips": len(views.clip_ids),
         "encoders": encoders,

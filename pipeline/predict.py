@@ -330,8 +330,7 @@ def _predict(model: "TIB", views: Views) -> Predictions:
     from tib.estimator import agreement_of
 
     try:
-        proba = model.predict_proba(views.arrays)  # (N, K)
-        by_modality = model.modality_posteriors(views.arrays)
+        proba, by_modality = model.posteriors(views.arrays)  # (N, K), each
     except ValueError as error:
         raise PipelineError(f"predict: {error}") from None
     cluster = proba.argmax(axis=1)

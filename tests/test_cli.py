@@ -294,7 +294,7 @@ def test_the_whole_method_says_how_it_chose_and_clusters_clips_that_lack_a_modal
     done = pipeline(*words)
     assert done.returncode == 0, done.stderr
     assert "train: 7 of 60 clips lack a modality and are clustered by what they have: 0, 1, 2, 3, 4, ..." in done.stdout
-    assert re.search(r"train: schedule (free|anchored); agreement \(ARI\) .*: graph [01]\.\d+, free", done.stdout)
+    assert re.search(r"train: schedule (free|anchored); stability \(ARI .*\): graph [01]\.\d+, free", done.stdout)
     assert len((out / "assignments.csv").read_text().splitlines()) == 61
     header = (out / "history.csv").read_text().splitlines()[0].split(",")
     assert header[0] == "step"

@@ -157,12 +157,10 @@ class _Halves:
 
     objective, view_names_, n_features_in_ = "any", ["text", "visual"], {"text": 2, "visual": 3}
 
-    def modality_posteriors(self, views):
+    def posteriors(self, views):
         own = {"text": [0.8, 0.2], "visual": [0.2, 0.8]}
-        return {name: np.where(np.isnan(views[name][:, :1]), np.nan, [p]) for name, p in own.items()}
-
-    def predict_proba(self, views):
-        return np.where(np.isnan(views["visual"][:, :1]), [[0.4, 0.6]], [[0.1, 0.9]])
+        alone = {name: np.where(np.isnan(views[name][:, :1]), np.nan, [p]) for name, p in own.items()}
+        return np.where(np.isnan(views["visual"][:, :1]), [[0.4, 0.6]], [[0.1, 0.9]]), alone
 
 
 def test_missing_rows_and_views_go_to_a_model_that_takes_them(tmp_path, capsys):

@@ -350,10 +350,10 @@ def test_history_has_the_terms_in_nats_and_their_weighted_sum() -> None:
 def test_the_steadier_schedule_is_kept() -> None:
     """Clusters far apart: the graph is as steady as can be, restarts that have hardly learned are not, others are."""
     hasty = TIB(3, **WHOLE | {"restarts": 3, "epochs": 2, "learning_rate": 1e-6}).fit(VIEWS)
-    assert hasty.steadiness_["free"] < 0.8 < hasty.steadiness_["graph"]
+    assert hasty.stability_["free"] < 0.8 < hasty.stability_["graph"]
     assert hasty.schedule_ == "anchored"
     patient = TIB(3, **WHOLE | {"restarts": 2, "epochs": 60}).fit(VIEWS)
-    assert patient.steadiness_["free"] > 0.95
+    assert patient.stability_["free"] > 0.95
     assert patient.schedule_ == "free"
 
 
@@ -365,9 +365,9 @@ def test_schedules(schedule: str) -> None:
     stages = list(dict.fromkeys(report.stage for report in reports))
     assert stages[0] == ("free" if schedule == "auto" else schedule)
     assert estimator.schedule_ == stages[-1]
-    assert set(estimator.steadiness_) == {"graph", *stages}
-    assert estimator.steadiness_["graph"] == pytest.approx(1)  # planted far apart: every cut is the same
-    assert all(-1 <= value <= 1 for value in estimator.steadiness_.values())
+    assert set(estimator.stability_) == {"graph", *stages}
+    assert estimator.stability_["graph"] == pytest.approx(1)  # planted far apart: every cut is the same
+    assert all(-1 <= value <= 1 for value in estimator.stability_.values())
     assert [report.step for report in reports if report.stage == stages[-1]] == list(range(1, reports[-1].steps + 1))
     assert {report.alive for report in reports} == {2}
     assert len(estimator.history_) == reports[-1].steps
@@ -375,25 +375,25 @@ def test_schedules(schedule: str) -> None:
 
 def test_watching_the_whole_method_does_not_change_it(whole: TIB) -> None:
     seen: list[np.ndarray] = []
-    agreements: list[float] = []
+    stabilities: list[float] = []
 
     def watch(report: StepReport) -> None:
         if report.step % 5 == 0:
             seen.append(report.predict())
-            agreements.append(report.agreement())
+            stabilities.append(report.stability())
 
     watched = TIB(3, **WHOLE | {"epochs": 20, "restarts": 4}).fit(VIEWS, on_step=watch)
     assert np.array_equal(watched.proba_, whole.proba_)
     assert watched.history_ == whole.history_
     assert adjusted_rand_score(seen[-1], whole.labels_) > 0.95
     assert seen[-1].dtype == np.int64
-    assert -1 <= min(agreements) <= max(agreements) <= 1
+    assert -1 <= min(stabilities) <= max(stabilities) <= 1
 
 
-def test_one_restart_alone_knows_no_steadiness() -> None:
+def test_one_restart_alone_knows_no_stability() -> None:
     estimator = TIB(3, **WHOLE | {"epochs": 20}).fit(VIEWS)
     assert adjusted_rand_score(TRUTH, estimator.labels_) > 0.95
-    assert estimator.steadiness_ == {}
+    assert estimator.stability_ == {}
     assert estimator.restart_labels_.tolist() == [estimator.labels_.tolist()]
     assert estimator.restart_losses_.shape == (1,)
 
@@ -653,7 +653,7 @@ def test_cross_validation() -> None:
 
 
 PLAIN = (
-    "history_", "n_features_in_", "view_names_", "seed_", "n_clusters_", "n_clusters_curve_", "schedule_", "steadiness_"
+    "history_", "n_features_in_", "view_names_", "seed_", "n_clusters_", "n_clusters_curve_", "schedule_", "stability_"
 )  # fmt: skip
 LEARNED = ("labels_", "proba_", "confidence_", "agreement_", "restart_losses_", "restart_labels_")
 
@@ -710,7 +710,7 @@ def test_loading_where_there_is_no_model(fitted: TIB, tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"format": "other"}, r"does not describe a TIB model"),
-        ({"format_version": 1}, r"holds format version 1, this code reads 2; load it with the version"),
+        ({"format_version": 1}, r"holds format version 1, this code reads 3; load it with the version"),
         ({"arrays_sha256": "0"}, r"is not the file that model.json was written with; save the model again"),
         (
             {"learned": {"net": {"dim": 6, "n_clusters": 3, "restarts": 1}}},

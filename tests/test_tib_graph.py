@@ -10,7 +10,7 @@ from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
 from tib.twin import graph as graph_module
-from tib.twin.graph import Graph, n_clusters_curve, n_neighbours
+from tib.twin.graph import Graph, n_neighbours
 
 
 def graph_of(views: list[Tensor], present: Tensor | None = None, seed: int = 0) -> Graph:
@@ -233,7 +233,7 @@ def test_as_many_clusters_as_clips_or_more() -> None:
 @pytest.mark.parametrize(("n_clusters", "apart"), [(2, 8.0), (4, 8.0), (3, 50.0), (6, 50.0)])
 def test_the_curve_peaks_at_the_planted_number(n_clusters: int, apart: float) -> None:
     views, _ = planted(n_clusters, 30, apart)
-    curve = n_clusters_curve(graph_of([views]), bags_of(len(views), 6), 9, seed=0)
+    curve = graph_of([views]).n_clusters_curve(bags_of(len(views), 6), 9, seed=0)
     assert list(curve) == list(range(2, 10))
     assert max(curve, key=lambda k: curve[k]) == n_clusters
     assert curve[n_clusters] > 0.99
@@ -242,7 +242,7 @@ def test_the_curve_peaks_at_the_planted_number(n_clusters: int, apart: float) ->
 
 @pytest.mark.parametrize(("n_clips", "tried"), [(2, [2]), (5, [2]), (9, [2, 3, 4]), (200, [2, 3, 4, 5])])
 def test_the_curve_tries_no_more_than_half_a_bag(n_clips: int, tried: list[int]) -> None:
-    curve = n_clusters_curve(graph_of(random_views(n_clips, 3)), bags_of(n_clips, 3), 5, seed=0)
+    curve = graph_of(random_views(n_clips, 3)).n_clusters_curve(bags_of(n_clips, 3), 5, seed=0)
     assert list(curve) == tried
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score
 
 from tib import select
-from tib.select import agreement, consensus, consensus_columns, match_clusters
+from tib.select import consensus, consensus_columns, match_clusters, stability
 
 
 def random_posterior(seed: int, n_clips: int, n_clusters: int, sharpness: float = 3.0) -> NDArray[np.float64]:
@@ -19,34 +19,34 @@ def random_posterior(seed: int, n_clips: int, n_clusters: int, sharpness: float 
     return np.asarray(exponents / exponents.sum(axis=1, keepdims=True))
 
 
-def test_agreement_by_hand() -> None:
+def test_stability_by_hand() -> None:
     halves, across = [0, 0, 1, 1], [0, 1, 0, 1]
-    assert agreement(np.array([halves, halves])) == 1
-    assert agreement(np.array([halves, [7, 7, 3, 3]])) == 1  # numbers are names
+    assert stability(np.array([halves, halves])) == 1
+    assert stability(np.array([halves, [7, 7, 3, 3]])) == 1  # numbers are names
     # no pair of clips is together in both: (0 - 2·2/6) / (2 - 2·2/6) = -1/2
-    assert agreement(np.array([halves, across])) == pytest.approx(-0.5, abs=1e-15)
-    assert agreement(np.array([halves, halves, across])) == pytest.approx((1 - 0.5 - 0.5) / 3, abs=1e-15)
+    assert stability(np.array([halves, across])) == pytest.approx(-0.5, abs=1e-15)
+    assert stability(np.array([halves, halves, across])) == pytest.approx((1 - 0.5 - 0.5) / 3, abs=1e-15)
 
 
 def test_clips_on_which_a_restart_has_no_say_are_left_out() -> None:
     restarts = np.array([[0, 0, 1, 1, -1, 0], [5, 5, 2, 2, 2, -1], [-1, -1, -1, -1, -1, -1]])
-    assert agreement(restarts) == 1  # the last is compared with nobody, and 4 clips are common to the others
+    assert stability(restarts) == 1  # the last is compared with nobody, and 4 clips are common to the others
     restarts[1, :4] = [0, 1, 0, 1]
-    assert agreement(restarts) == pytest.approx(-0.5, abs=1e-15)
+    assert stability(restarts) == pytest.approx(-0.5, abs=1e-15)
 
 
 def test_trivial_partitions_agree_on_nothing() -> None:
-    assert agreement(np.zeros((3, 5), dtype=np.int64)) == 0  # all in one cluster
-    assert agreement(np.array([np.arange(5), np.arange(5)[::-1]])) == 0  # each in its own
+    assert stability(np.zeros((3, 5), dtype=np.int64)) == 0  # all in one cluster
+    assert stability(np.array([np.arange(5), np.arange(5)[::-1]])) == 0  # each in its own
 
 
 def test_restarts_without_a_common_clip_cannot_agree() -> None:
-    assert math.isnan(agreement(np.array([[0, 1, -1, -1], [-1, -1, 0, 1]])))
+    assert math.isnan(stability(np.array([[0, 1, -1, -1], [-1, -1, 0, 1]])))
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 5), st.integers(2, 40), st.integers(1, 5), st.integers(1, 50))
-def test_agreement_is_the_mean_over_pairs(seed: int, restarts: int, n_clips: int, n_clusters: int, rows: int) -> None:
+def test_stability_is_the_mean_over_pairs(seed: int, restarts: int, n_clips: int, n_clusters: int, rows: int) -> None:
     """Against scikit-learn's index of one pair after another, whatever the number of clips counted at a time."""
     assignments = np.random.default_rng(seed).integers(-1, n_clusters, (restarts, n_clips))
     scores = []
@@ -58,7 +58,7 @@ def test_agreement_is_the_mean_over_pairs(seed: int, restarts: int, n_clips: int
             scores.append(0.0 if same else adjusted_rand_score(a[both], b[both]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(select, "ROWS", rows)
-        value = agreement(assignments)
+        value = stability(assignments)
     if scores:
         assert value == pytest.approx(np.mean(scores), abs=1e-12)
         assert -0.5 <= value <= 1
@@ -103,4 +103,4 @@ def test_one_stray_restart_does_not_decide() -> None:
     good = [np.roll(0.9 * planted + 0.1 / 3, shift, axis=1) for shift in range(3)]
     for stray in (random_posterior(0, 60, 3), np.full((60, 3), 1 / 3)):  # the other of no use as the one to match
         together = consensus([stray, *good])
-        assert agreement(np.stack([together.argmax(axis=1), planted.argmax(axis=1)])) == 1
+        assert stability(np.stack([together.argmax(axis=1), planted.argmax(axis=1)])) == 1

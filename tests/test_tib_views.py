@@ -230,9 +230,14 @@ def test_one_view_of_a_list_of_any_number() -> None:
 
 
 def test_a_view_no_clip_has() -> None:
-    check_trainable({"text": np.array([[NAN], [1.0]])})
+    check_trainable({"text": np.array([[NAN], [1.0], [1.0]]), "audio": ARRAY})
     with pytest.raises(ValueError, match=r"view 'audio' is missing for every clip \(all NaN\); leave it out"):
         check_trainable({"text": ARRAY, "audio": np.full((3, 2), NAN)})
+
+
+def test_views_that_no_clip_has_two_of() -> None:
+    with pytest.raises(ValueError, match="no clip has two of the views: .* cluster each view by itself"):
+        check_trainable({"text": np.array([[NAN], [1.0], [1.0]]), "audio": np.array([[1.0], [NAN], [NAN]])})
 
 
 def test_more_clusters_than_clips() -> None:

@@ -71,7 +71,7 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         n_clusters_: K.
         n_clusters_curve_: K -> how steady K clusters are, the curve that "auto" chooses by; {} otherwise.
         schedule_: the schedule kept ("reference" for that objective).
-        steadiness_: "graph", "free", "anchored" -> mean ARI between clusters from other bags of clips, as far as
+        stability_: "graph", "free", "anchored" -> mean ARI between clusters from other bags of clips, as far as
             measured; {} for one restart.
         restart_losses_: (R,) float64, the final loss of each restart that stayed finite.
         restart_labels_: (R, N) int64, each restart's clusters: matched to labels_ (tib), unrelated (reference).
@@ -174,7 +174,7 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
             NotFittedError: before fit.
             ValueError: other views or dims than those fitted on.
         """
-        return self._posteriors(views)[0]
+        return self.posteriors(views)[0]
 
     def predict(self, views: Views) -> NDArray[np.int64]:
         """The cluster of each clip, (N,). Raises as `predict_proba` does."""
@@ -182,7 +182,21 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
 
     def modality_posteriors(self, views: Views) -> dict[str, NDArray[Any]]:
         """name -> (N, K) by each modality alone, NaN where missing. Raises as `predict_proba` does."""
-        return self._posteriors(views)[1]
+        return self.posteriors(views)[1]
+
+    def posteriors(self, views: Views) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+        """What `predict_proba` and `modality_posteriors` give, in one pass. Raises as `predict_proba` does."""
+        check_is_fitted(self, "net_")
+        arrays = self._checked(self._completed(views), self.objective)
+        dims = {name: array.shape[1] for name, array in arrays.items()}
+        if dims != self.n_features_in_:
+            raise ValueError(
+                f"fitted on views of {_listed(self.n_features_in_)} features, got {_listed(dims)}; "
+                "pass the same views, reduced in the same way"
+            )
+        device = next(iter(self.net_.state_dict().values())).device
+        fused, alone = self.net_.posteriors(_to_tensors(arrays, device))
+        return fused.cpu().numpy(), {name: alone[name].cpu().numpy() for name in self.view_names_}
 
     def transform(self, views: Views) -> NDArray[Any]:
         """`predict_proba` as features, (N, K); a frame after set_output. Raises as `predict_proba` does."""
@@ -283,19 +297,6 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         gaps = {name: np.full((n_clips, self.n_features_in_[name]), np.nan) for name in absent}
         return MultiView({**dict(views.items()), **gaps}, getattr(views, "clip_ids", None))
 
-    def _posteriors(self, views: Views) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
-        check_is_fitted(self, "net_")
-        arrays = self._checked(self._completed(views), self.objective)
-        dims = {name: array.shape[1] for name, array in arrays.items()}
-        if dims != self.n_features_in_:
-            raise ValueError(
-                f"fitted on views of {_listed(self.n_features_in_)} features, got {_listed(dims)}; "
-                "pass the same views, reduced in the same way"
-            )
-        device = next(iter(self.net_.state_dict().values())).device
-        fused, alone = self.net_.posteriors(_to_tensors(arrays, device))
-        return fused.cpu().numpy(), {name: alone[name].cpu().numpy() for name in self.view_names_}
-
     def _learn(self, net: Fitted, learned: Mapping[str, Any]) -> None:
         self.net_ = net
         for name in LEARNED:
@@ -309,7 +310,7 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         self.agreement_ = agreement_of(self.labels_, self.modality_proba_)
 
 
-LEARNED = ("n_clusters", "n_clusters_curve", "schedule", "steadiness")
+LEARNED = ("n_clusters", "n_clusters_curve", "schedule", "stability")
 
 
 def agreement_of(clusters: NDArray[np.int64], by_modality: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 ARRAYS, DESCRIPTION = "model.safetensors", "model.json"
 FORMAT = "tib-model"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 def write_model(folder: Path, arrays: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ class StepReport:
             (reference), or the mean over the restarts alive.
         alive: restarts whose loss is finite.
         predict: the clusters as they are now, (N,) int64. Calling it changes nothing in training.
-        agreement: mean ARI between the restarts' clusters as they are now, a label-free score; NaN for one restart.
+        stability: mean ARI between the restarts' clusters as they are now, a label-free score; NaN for one restart.
     """
 
     stage: str
@@ -30,7 +30,7 @@ class StepReport:
     losses: dict[str, float]
     alive: int
     predict: Callable[[], NDArray[np.int64]]
-    agreement: Callable[[], float]
+    stability: Callable[[], float]
 
 
 OnStep = Callable[[StepReport], Any]

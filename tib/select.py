@@ -13,7 +13,7 @@ ROUNDS = 3
 ROWS = 16_384  # clips at a time, to spare memory
 
 
-def agreement(assignments: NDArray[np.int64]) -> float:
+def stability(assignments: NDArray[np.int64]) -> float:
     """Mean adjusted Rand index between any two restarts' clusters: 1 where they are the same, 0 by chance.
 
     Of restarts that each learned from another bag of clips it is their stability: whether the clusters would come out
@@ -49,7 +49,7 @@ def _adjusted_rand(tables: NDArray[np.float64]) -> NDArray[np.float64]:
     """(pairs,) of contingency tables (pairs, K, K).
 
     NaN for a table without two clips. 0 where both partitions are trivial, one cluster for all or one for each clip:
-    they could not disagree, so their agreement says nothing (scikit-learn has 1 there).
+    they could not disagree, so their stability says nothing (scikit-learn has 1 there).
     Source: Hubert & Arabie 1985, eq. 5; as scikit-learn's adjusted_rand_score, which takes one pair at a time.
     """
     together = (tables * (tables - 1) / 2).sum((1, 2))

@@ -256,11 +256,17 @@ def _check_nothing_missing_whole(views: Mapping[str, NDArray[Any]], clip_ids: Se
 
 
 def check_trainable(views: Mapping[str, NDArray[Any]]) -> None:
-    """Refuse a view that no clip has: nothing could be learned of it.
+    """Refuse views of which nothing could be learned.
 
     Raises:
-        ValueError: a view all NaN.
+        ValueError: a view all NaN; or no clip that has two views, when nothing ties one to another.
     """
-    for name, array in views.items():
-        if np.isnan(array).any(axis=1).all():
+    there = {name: ~np.isnan(array).any(axis=1) for name, array in views.items()}
+    for name, rows in there.items():
+        if not rows.any():
             raise ValueError(f"view {name!r} is missing for every clip (all NaN); leave it out of the views")
+    if np.sum(list(there.values()), axis=0).max() < 2:
+        raise ValueError(
+            "no clip has two of the views: clusters are learned from what the views of a clip share; "
+            "give clips with two views or more, or cluster each view by itself"
+        )

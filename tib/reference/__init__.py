@@ -46,5 +46,5 @@ def fit(views: Mapping[str, Tensor], settings: Settings, seed: int, on_step: OnS
         restart_labels=training.net.posterior(views).argmax(-1).cpu().numpy()[alive],
         history=history_of({name: curve[:, best] for name, curve in curves.items()}),
         learned={"n_clusters": int(settings.n_clusters), "n_clusters_curve": {}, "schedule": "reference",
-                 "steadiness": {}},
+                 "stability": {}},
     )  # fmt: skip

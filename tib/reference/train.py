@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tib.reference.net import ReferenceNet
 from tib.result import OnStep, StepReport
-from tib.select import agreement
+from tib.select import stability
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def _report(
         return net.single(best).posterior(views)[0].argmax(-1).cpu().numpy()
 
     def agree() -> float:
-        return agreement(net.posterior(views).argmax(-1).cpu().numpy())
+        return stability(net.posterior(views).argmax(-1).cpu().numpy())
 
     losses = {name: float(values[best]) for name, values in terms.items()}
     return StepReport("reference", epoch, epochs, losses, int(terms["loss"].isfinite().sum()), predict, agree)

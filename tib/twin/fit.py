@@ -12,8 +12,8 @@ from torch import Tensor
 
 from tib.config import DTYPES, Settings
 from tib.result import OnStep, Outcome, StepReport, history_of
-from tib.select import agreement, consensus, consensus_columns
-from tib.twin.graph import Graph, n_clusters_curve
+from tib.select import consensus, consensus_columns, stability
+from tib.twin.graph import Graph
 from tib.twin.model import TwinModel, restart_posteriors
 from tib.twin.net import TwinNet
 from tib.twin.objective import Weights
@@ -22,7 +22,7 @@ from tib.twin.train import Data, Pace, Schedule, train
 
 BAG = 0.9
 GRAPH_BAGS = 48  # cuts of the graph to tell how steady it is: cheap, and 12 were too few (docs/results.md)
-PROBE = 8192  # clips that moments and steadiness are measured on, at most
+PROBE = 8192  # clips that moments and stability are measured on, at most
 GLANCE = 256  # clips that show how training goes
 CLEARLY = 0.05  # ARI: by so much must the graph be steadier to be followed, or a K to be preferred to a larger one
 SETTLED = 0.995
@@ -57,21 +57,21 @@ def fit(views: Mapping[str, Tensor], settings: Settings, seed: int, on_step: OnS
     # For a curve, two cuts of each block at least: only they have something to compare.
     cuts = max(GRAPH_BAGS, 2 * len(graph.blocks) if auto_k else 0)
     bags = _bags(present.shape[1], max(restarts, cuts) if restarts > 1 or auto_k else 1, generator)
-    curve = n_clusters_curve(graph, bags, settings.max_clusters, seed) if auto_k else {}
+    curve = graph.n_clusters_curve(bags, settings.max_clusters, seed) if auto_k else {}
     n_clusters = _proposed(curve) if curve else int(settings.n_clusters)
     partitions = graph.partitions(bags, n_clusters, seed)
     data = Data(inputs, present, graph.neighbours, bags[:restarts].to(device), partitions[:restarts].to(device),
                 bool(present.all()))  # fmt: skip
     run = _Run(data, settings, n_clusters, generator, seed, on_step)
-    steadiness = {"graph": agreement(partitions.numpy())} if restarts > 1 else {}
+    stability_by = {"graph": stability(partitions.numpy())} if restarts > 1 else {}
 
     # One restart cannot tell how steady it is: then the graph, which at least is no accident, is followed.
     auto = settings.schedule == "auto"
     schedule = settings.schedule if not auto else "free" if restarts > 1 else "anchored"
-    net, curves, posteriors = run.train(SCHEDULES[schedule], steadiness)
-    if auto and restarts > 1 and steadiness["graph"] > steadiness.get("free", 0.0) + CLEARLY:
+    net, curves, posteriors = run.train(SCHEDULES[schedule], stability_by)
+    if auto and restarts > 1 and stability_by["graph"] > stability_by.get("free", 0.0) + CLEARLY:
         schedule = "anchored"
-        net, curves, posteriors = run.train(SCHEDULES[schedule], steadiness)
+        net, curves, posteriors = run.train(SCHEDULES[schedule], stability_by)
     model = TwinModel(projections, net).to(device)
     model.columns.copy_(torch.from_numpy(consensus_columns(list(posteriors))))
     return Outcome(
@@ -79,7 +79,7 @@ def fit(views: Mapping[str, Tensor], settings: Settings, seed: int, on_step: OnS
         restart_losses=curves["loss"][-1],
         restart_labels=model.restart_labels(views).cpu().numpy(),
         history=history_of({name: values.mean(axis=1) for name, values in curves.items()}),
-        learned={"n_clusters": n_clusters, "n_clusters_curve": curve, "schedule": schedule, "steadiness": steadiness},
+        learned={"n_clusters": n_clusters, "n_clusters_curve": curve, "schedule": schedule, "stability": stability_by},
     )
 
 
@@ -135,7 +135,7 @@ class _Run:
         self.probe, self.glance = order[:PROBE].sort().values, order[:GLANCE].sort().values
 
     def train(
-        self, schedule: Schedule, steadiness: dict[str, float]
+        self, schedule: Schedule, stability_by: dict[str, float]
     ) -> tuple[TwinNet, dict[str, NDArray[np.float64]], NDArray[np.floating]]:
         """Restarts that stayed finite, their curves (steps, R) and posteriors of the probe (R, n, K)."""
         data, device = self.data, self.data.present.device
@@ -155,7 +155,7 @@ class _Run:
             )
         posteriors = posteriors[alive]
         if len(alive) > 1:
-            steadiness[schedule.name] = agreement(posteriors.argmax(-1))
+            stability_by[schedule.name] = stability(posteriors.argmax(-1))
         return net.take(alive), {name: values[:, alive].numpy() for name, values in curves.items()}, posteriors
 
     def _posteriors(self, net: TwinNet, rows: Tensor) -> NDArray[np.floating]:
@@ -190,8 +190,8 @@ class _Run:
                             if alive
                             else np.zeros(len(everyone), dtype=np.int64)
                         ),
-                        agreement=lambda: (
-                            agreement(now(net, alive, self.glance).argmax(-1)) if len(alive) > 1 else float("nan")
+                        stability=lambda: (
+                            stability(now(net, alive, self.glance).argmax(-1)) if len(alive) > 1 else float("nan")
                         ),
                     )
                 )

@@ -18,7 +18,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from tib.select import agreement
+from tib.select import stability
 
 BLOCK = 6000
 SCALE_NEIGHBOUR = 7
@@ -68,6 +68,25 @@ class Graph:
             found[index, some] = _k_means(coordinates, n_clusters, seed + index)
         return found
 
+    def n_clusters_curve(self, bags: Tensor, most: int, seed: int) -> dict[int, float]:
+        """K -> mean ARI between the partitions into K, cut anew in each bag: how surely K clusters come out again.
+
+        Args:
+            bags: (bags, n) row numbers, on the CPU; at least two.
+            most: the largest K; no more than half a bag's clips.
+        Source: clustering stability (Ben-Hur et al. 2002; Lange et al. 2004).
+        """
+        clips = list(self._in_blocks(bags))
+        sizes = range(2, max(2, min(most, min(map(len, clips)) // 2)) + 1)
+        coordinates = [self._coordinates(some, sizes[-1]) for some in clips]
+        curve = {}
+        for n_clusters in sizes:
+            found = torch.full((len(bags), len(self.neighbours)), -1)
+            for index, (some, every) in enumerate(zip(clips, coordinates, strict=True)):
+                found[index, some] = _k_means(every[:, -n_clusters:], n_clusters, seed + index)
+            curve[n_clusters] = stability(found.numpy())
+        return curve
+
     def _in_blocks(self, bags: Tensor) -> Iterator[Tensor]:
         """Of each bag the clips in one block, block after block."""
         for index, bag in enumerate(bags):
@@ -104,26 +123,6 @@ class Graph:
 def n_neighbours(n_clips: int) -> int:
     """k = √N / 2, at least 8: grows, as a consistent neighbour graph must, yet stays a vanishing share of the clips."""
     return max(1, min(max(8, round(n_clips**0.5 / 2)), n_clips - 1))
-
-
-def n_clusters_curve(graph: Graph, bags: Tensor, most: int, seed: int) -> dict[int, float]:
-    """K -> mean ARI between the graph's partitions into K, cut anew in each bag: how surely K clusters come out again.
-
-    Args:
-        bags: (bags, n) row numbers, on the CPU; at least two.
-        most: the largest K; no more than half a bag's clips.
-    Source: clustering stability (Ben-Hur et al. 2002; Lange et al. 2004).
-    """
-    clips = list(graph._in_blocks(bags))
-    sizes = range(2, max(2, min(most, min(map(len, clips)) // 2)) + 1)
-    coordinates = [graph._coordinates(some, sizes[-1]) for some in clips]
-    curve = {}
-    for n_clusters in sizes:
-        found = torch.full((len(bags), len(graph.neighbours)), -1)
-        for index, (some, every) in enumerate(zip(clips, coordinates, strict=True)):
-            found[index, some] = _k_means(every[:, -n_clusters:], n_clusters, seed + index)
-        curve[n_clusters] = agreement(found.numpy())
-    return curve
 
 
 def _parts(graph: csr_matrix, degrees: NDArray[np.floating]) -> NDArray[np.floating]:
