@@ -46,7 +46,7 @@ lint: $(READY) ## format, lint and type checks
 
 lock: .venv/bin/uv ## requirements.lock anew from pyproject.toml
 	.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --upgrade \
-		--extra demo --extra tensorboard --extra dev pyproject.toml -o requirements.lock
+		--extra demo --extra umap --extra csd --extra tensorboard --extra dev pyproject.toml -o requirements.lock
 
 prepare: $(READY) ## corpus -> manifest and labels; says what does not match
 	@$(PY) -m pipeline prepare $(OPTIONS) $(CLIPS_OPTION) $(ARGS)
