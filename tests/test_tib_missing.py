@@ -1,29 +1,19 @@
 """Clips that lack a modality: in training, in prediction, and what is said of them."""
 
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from tib import TIB, MultiView
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS: dict[str, Any] = {"restarts": 4, "epochs": 60, "random_state": 0, "device": "cpu"}
 DIMS = {"text": 6, "visual": 12, "audio": 4}
 N_CLIPS, N_CLUSTERS = 200, 4
 TRUTH = np.arange(N_CLIPS) % N_CLUSTERS
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """These arrays are too small to share out, and the tests may run side by side."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def planted(distance: float = 3.0) -> dict[str, np.ndarray]:
