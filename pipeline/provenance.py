@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -50,7 +51,7 @@ def environment() -> dict[str, Any]:
     packages = ("numpy", "scikit-learn", "scipy", "torch", "torchaudio", "torchvision", "transformers", "av")
     return {
         "git_sha": git_sha(),
-        "command": " ".join(["python -m pipeline", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", "pipeline", *sys.argv[1:]]),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": versions(packages),

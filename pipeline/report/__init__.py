@@ -1,81 +1,65 @@
-"""Stage report: one self-contained HTML page of a run; what it shows is escaped, whatever the clips are called."""
+"""Stage report: one self-contained HTML page of a run, that opens with a double click and asks no server for anything.
 
-import csv
+gather    a finished run, and its clips' media -> Page, plain values
+render    Page -> HTML: report.html.j2 lays it out, report.js draws it with Plotly
+"""
+
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, PackageLoader, select_autoescape
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
 
 from pipeline.config import Settings
-from pipeline.errors import PipelineError
 from pipeline.files import write_atomic
-from pipeline.manifest import read_manifest
-from pipeline.reduce import encoders_of
-from pipeline.store import EmbeddingStore
+from pipeline.report.contents import gather
+from pipeline.report.page import Page
 
-SHOWN = 5  # clips named in a cluster's card, at either end of its confidence
+__all__ = ["gather", "render", "report"]
+
+_HERE = Path(__file__).parent
+# In <script type="application/json"> no character ends the element or opens a comment; in JSON all of them are \\u....
+_UNSAFE = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
-def report(settings: Settings) -> Path:
+def report(settings: Settings, *, embed_media: bool = False) -> Path:
     """Writes report.html beside the results of a run.
 
+    Args:
+        embed_media: put small copies of the clips into the page, so that it can be sent to somebody alone.
     Returns:
         its path.
     Raises:
-        PipelineError: there is no finished run in the results folder.
+        PipelineError: there is no finished run in the results folder, or the page cannot be written.
     """
-    out = settings.results
-    try:
-        run = json.loads((out / "run.json").read_text(encoding="utf-8"))
-        metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-        with (out / "assignments.csv").open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, ValueError) as error:
-        raise PipelineError(f"no finished run in {out} ({error}); run `train` first") from None
-    environment = Environment(loader=PackageLoader("pipeline.report", "."), autoescape=select_autoescape(("j2",)))
-    page = environment.get_template("report.html.j2").render(
-        name=settings.name,
-        run=run,
-        metrics=metrics,
-        clusters=_cards(rows, _transcripts(settings)),
-        confidence=sum(float(row["confidence"]) for row in rows) / len(rows),
-        failures=_failures(settings),
-        encoders=encoders_of(settings),
-        config=(out / "config.yaml").read_text(encoding="utf-8"),
+    path = settings.results / "report.html"
+    html = render(gather(settings, embed_media=embed_media))
+    write_atomic(path, html.encode("utf-8", "replace"))  # half a surrogate pair, which JSON may hold, has no UTF-8
+    return path
+
+
+def render(page: Page) -> str:
+    """The page's HTML. Its text is escaped, whatever the clips are called; so is the JSON that its script reads."""
+    environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True)
+    return environment.get_template("report.html.j2").render(
+        page=page,
+        script=script_json(page),
+        plotly=Markup(get_plotlyjs()),  # noqa: S704
+        css=_own("report.css"),
+        js=_own("report.js"),
     )
-    write_atomic(out / "report.html", page)
-    return out / "report.html"
 
 
-def _transcripts(settings: Settings) -> dict[str, str]:
-    path = settings.work / "manifest.jsonl"
-    if settings.views or not path.exists():
-        return {}
-    return {clip.clip_id: clip.transcript or "" for clip in read_manifest(path)}
+def script_json(page: Page) -> Markup:
+    """What the page's script draws from, as JSON that is safe within a script element.
+
+    Raises:
+        ValueError: a value is NaN or infinite, which JSON does not have.
+    """
+    text = json.dumps(page.for_script(), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Markup(text.translate(_UNSAFE))  # noqa: S704
 
 
-def _cards(rows: list[dict[str, str]], transcripts: Mapping[str, str]) -> list[dict[str, Any]]:
-    """A card a cluster, the largest first: its size, its surest and its least sure clips."""
-    members: dict[str, list[dict[str, str]]] = {}
-    for row in rows:
-        members.setdefault(row["cluster"], []).append(row | {"transcript": transcripts.get(row["clip_id"], "")})
-    cards = []
-    for cluster, found in members.items():
-        found.sort(key=lambda row: -float(row["confidence"]))
-        least_sure = found[max(SHOWN, len(found) - SHOWN) :]
-        cards.append({"cluster": cluster, "size": len(found), "surest": found[:SHOWN], "least_sure": least_sure})
-    return sorted(cards, key=lambda card: -card["size"])
-
-
-def _failures(settings: Settings) -> list[dict[str, Any]]:
-    """The failures behind these views: of the stores they were made from, and of clips that are still in the corpus."""
-    manifest = settings.work / "manifest.jsonl"
-    present = {clip.clip_id for clip in read_manifest(manifest)} if manifest.exists() else set()
-    rows = []
-    for modality, recipe in encoders_of(settings).items():
-        store = EmbeddingStore.of_recipe(settings.work / "features", modality, recipe)
-        found = [failure for clip_id, failure in store.failures().items() if clip_id in present]
-        rows += [{"modality": modality, "failure": failure} for failure in found]
-    return rows
+def _own(name: str) -> Markup:
+    return Markup((_HERE / name).read_text(encoding="utf-8"))  # noqa: S704

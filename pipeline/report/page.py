@@ -99,7 +99,10 @@ class ClipMap:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word that is more frequent here than elsewhere: log-odds with an informative prior, as a z-score."""
+    """A word that is more frequent here than elsewhere: log-odds with an informative prior, as a z-score.
+
+    n_here and n_elsewhere count the clips that say it.
+    """
 
     word: str
     z: float
