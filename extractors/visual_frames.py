@@ -12,7 +12,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as image
 
 from extractors.base import Prepared
-from extractors.batching import NetworkExtractor
+from extractors.batching import Encoded, NetworkExtractor
 from extractors.clip import Clip
 from extractors.frame_sampling import FrameSampling
 from extractors.media import Media, MediaNeeds
@@ -96,8 +96,8 @@ class FrameExtractor(NetworkExtractor):
         frames = media.require_frames().frames  # (T, 3, H, W)
         return Prepared(clip.clip_id, self._preprocessing.crop_frames(frames), n_units=len(frames))
 
-    def forward(self, pieces: Sequence[NDArray[Any]]) -> Tensor:
+    def forward(self, pieces: Sequence[NDArray[Any]]) -> Encoded:
         crops = torch.from_numpy(np.stack(pieces)).to(self.device)  # (B, 3, crop, crop) uint8
         images = self._preprocessing.normalise(crops).contiguous(memory_format=torch.channels_last)
         features: Tensor = self.network(images)  # (B, D)
-        return features
+        return Encoded(features, list(features.unsqueeze(1)))

@@ -119,6 +119,7 @@ class ExtractSettings(Section):
     text: TextSettings | None = TextSettings()
     audio: AudioSettings | None = AudioSettings()
     chunk_size: int = Field(16, ge=1, description="clips a write; what a killed run can lose of each modality")
+    keep_sequence: bool = Field(False, description="also keep the frames', tokens' and steps' vectors, for export")
     decode_workers: int = Field(2, ge=1, description="threads that read and decode media")
 
     def modalities(self) -> tuple[str, ...]:

@@ -39,9 +39,15 @@ def build(modality: str, section: EncoderSection) -> Extractor:
         raise PipelineError(f"extract.{modality}: {error}") from None
 
 
-def recipe_of(modality: str, section: EncoderSection, extractor: Extractor) -> dict[str, Any]:
-    """Everything that determines the numbers: its hash is the store's fingerprint."""
-    return {
+def recipe_of(
+    modality: str, section: EncoderSection, extractor: Extractor, *, keep_sequence: bool = False
+) -> dict[str, Any]:
+    """Everything that determines what is stored: its hash is the store's fingerprint.
+
+    `keep_sequence` stands beside the encoder's settings, not among them, as it changes no embedding; where it is off
+    it is not named, so that stores made before it was known are still found.
+    """
+    recipe = {
         "extractor": extractor.name,
         "modality": modality,
         "settings": section.model_dump(mode="json", exclude=_NOT_IN_RECIPE),
@@ -49,16 +55,18 @@ def recipe_of(modality: str, section: EncoderSection, extractor: Extractor) -> d
         "dim": extractor.dim,
         "versions": versions(LIBRARIES[modality]),
     }
+    return recipe | {"keep_sequence": True} if keep_sequence else recipe
 
 
-def request_of(modality: str, section: EncoderSection) -> str:
+def request_of(modality: str, section: EncoderSection, *, keep_sequence: bool = False) -> str:
     """Hash of what was asked for, without loading anything: the same request leads to the same recipe.
 
     Weights are stamped by size and time, so that a file exchanged in place is noticed.
     """
     settings = section.model_dump(mode="json", exclude={"batch_size", "device"})
     stamp = _weights_stamp(section.weights)
-    return stable_hash({"settings": settings, "weights": stamp, "versions": versions(LIBRARIES[modality])}, 20)
+    request = {"settings": settings, "weights": stamp, "versions": versions(LIBRARIES[modality])}
+    return stable_hash(request | {"keep_sequence": True} if keep_sequence else request, 20)
 
 
 def _weights_stamp(spec: str) -> list[tuple[str, int, int]]:

@@ -91,14 +91,15 @@ def _chosen(settings: ExtractSettings, only: Sequence[str]) -> tuple[str, ...]:
 
 def _plan(settings: Settings, modality: str, clips: Sequence[Clip], retry_failed: bool) -> Job:
     """What is left to do for a modality. The encoder is loaded only if something is."""
-    section = getattr(settings.extract, modality)
+    section, keep_sequence = getattr(settings.extract, modality), settings.extract.keep_sequence
     features = settings.work / "features"
-    request = request_of(modality, section)
+    request = request_of(modality, section, keep_sequence=keep_sequence)
     store = EmbeddingStore.find(features, modality, request)
     job = _job(modality, store, clips, retry_failed) if store else None
     if job is None or job.pending:
         extractor = build(modality, section)
-        store = EmbeddingStore.create(features, modality, recipe_of(modality, section, extractor), request)
+        recipe = recipe_of(modality, section, extractor, keep_sequence=keep_sequence)
+        store = EmbeddingStore.create(features, modality, recipe, request)
         job = _job(modality, store, clips, retry_failed)
         job.extractor = extractor
     return job
@@ -212,7 +213,7 @@ def _encode(job: Job, prepared: list[Prepared]) -> list[Embedding | ExtractionEr
     if not prepared or job.extractor is None:
         return []
     try:
-        return list(job.extractor.encode(prepared))
+        return list(job.extractor.encode(prepared, keep_sequence=job.store.keeps_sequences))
     except Exception as error:
         if len(prepared) == 1:
             return [_as_failure("encode", error)]

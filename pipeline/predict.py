@@ -39,6 +39,7 @@ NAMED = 10  # clips named in one line
 _OF_ITS_OWN_CLIPS = (
     *("views=null", "labels=null", "out=null", "corpus.table=null"),
     *("corpus.label_rule=null", "corpus.label_column=null", "corpus.labels_csv=null"),
+    "extract.keep_sequence=false",
 )
 # Of the record of an encoder's weights what says where they were found; the checksum says which they are.
 _WHEREABOUTS = {"source", "name", "file", "licence"}

@@ -25,14 +25,12 @@ from sklearn.preprocessing import StandardScaler
 from pipeline.align import CLIP_IDS, Views, align, read_views
 from pipeline.config import Settings
 from pipeline.console import say
-from pipeline.encoders import request_of
 from pipeline.errors import PipelineError
+from pipeline.features import exact_store, stores_of
 from pipeline.files import write_atomic
 from pipeline.manifest import to_clip
 from pipeline.prepare import manifest_of
 from pipeline.provenance import stable_hash, versions
-from pipeline.sources import sources_of
-from pipeline.store import EmbeddingStore
 
 ARRAYS, RECIPE = "reduction.safetensors", "recipe.json"
 
@@ -93,7 +91,9 @@ def reduce(settings: Settings) -> None:
     Raises:
         PipelineError: no manifest or embeddings, or too few clips to fit on.
     """
-    clip_ids, stores = _stores(settings)
+    manifest, root = manifest_of(settings)
+    clips = [to_clip(clip, root) for clip in manifest]
+    clip_ids, stores = [clip.clip_id for clip in clips], stores_of(settings, clips, "reduce")
     sources = {m: sources for m, (_, sources) in stores.items()}
     folder = settings.work / "reduced"
     inputs = stable_hash(
@@ -127,45 +127,6 @@ def reduce(settings: Settings) -> None:
         "versions": versions(("numpy", "scikit-learn")),
     }
     _write(folder, reduced, fitted, recipe)
-
-
-def _stores(settings: Settings) -> tuple[list[str], dict[str, tuple[EmbeddingStore, dict[str, str]]]]:
-    """The clips of the manifest, and each modality's store with the stamps its rows must have."""
-    manifest, root = manifest_of(settings)
-    clips = [to_clip(clip, root) for clip in manifest]
-    stores = {}
-    for modality in settings.extract.modalities():
-        store = _find(settings, modality)
-        if store is None:
-            say(f"reduce: {modality}: not extracted; going on without it")
-            continue
-        stores[modality] = (store, sources_of(clips, modality, store.done()))
-    if not stores:
-        raise PipelineError(f"no embeddings in {settings.work / 'features'}; run `extract` first, with the same config")
-    return [clip.clip_id for clip in clips], stores
-
-
-def _exact(settings: Settings, modality: str) -> EmbeddingStore | None:
-    request = request_of(modality, getattr(settings.extract, modality))
-    return EmbeddingStore.find(settings.work / "features", modality, request)
-
-
-def _find(settings: Settings, modality: str) -> EmbeddingStore | None:
-    """The store of these settings; or the only one there is, and says so."""
-    features = settings.work / "features"
-    exact = _exact(settings, modality)
-    if exact:
-        return exact
-    others = [store for store, _ in EmbeddingStore.all(features, modality)]
-    if len(others) > 1:
-        told = ", ".join(f"{s.fingerprint} ({s.recipe['extractor']})" for s in others)
-        raise PipelineError(
-            f"no {modality} embeddings of these settings in {features / modality}, which holds {told}; "
-            "extract with these settings, or give those that made one of them"
-        )
-    if others:
-        say(f"reduce: {modality}: made with other settings or versions ({others[0].folder}); using it")
-    return others[0] if others else None
 
 
 def _common_dim(views: Views, dim: int | None) -> int | None:
@@ -280,7 +241,7 @@ def views_of(settings: Settings) -> Views:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PipelineError(f"cannot read {folder / RECIPE} ({error}); run `reduce` again") from None
     for modality in settings.extract.modalities():
-        store = _exact(settings, modality)
+        store = exact_store(settings, modality)
         same &= store is None or store.fingerprint == made_from.get(modality)
     if not same or made_from.keys() - set(settings.extract.modalities()):
         raise PipelineError(f"{folder} was made with other settings; run `reduce` again, with the same config")

@@ -208,15 +208,15 @@ def test_every_length_comes_out_as_if_padded_to_2048(extractor):
         with torch.inference_mode():
             padded = functional.pad(torch.from_numpy(piece), (0, 2048 - n))
             expected = extractor.network(padded[None])[:, :, : max(1, n // 16)].mean(dim=2)
-            torch.testing.assert_close(extractor.forward([piece]), expected, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(extractor.forward([piece]).vectors, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_batch_mates_of_any_length_change_nothing(extractor):
     rng = np.random.default_rng(4)
     pieces = [(-80 * rng.random((40, n))).astype(np.float32) for n in (300, 1, 17, 16, 900)]
     with torch.inference_mode():
-        alone = torch.cat([extractor.forward([piece]) for piece in pieces])
-        torch.testing.assert_close(extractor.forward(pieces), alone, rtol=1e-5, atol=1e-5)
+        alone = torch.cat([extractor.forward([piece]).vectors for piece in pieces])
+        torch.testing.assert_close(extractor.forward(pieces).vectors, alone, rtol=1e-5, atol=1e-5)
 
 
 def test_padding_stops_where_the_kept_steps_stop_looking():

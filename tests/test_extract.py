@@ -1,6 +1,7 @@
 """Stage extract on real clips: every clip accounted for, nothing done twice, bad input a row with its cause."""
 
 import csv
+import json
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pipeline.config import load_settings
 from pipeline.errors import PipelineError
 from pipeline.extract import extract
 from pipeline.prepare import manifest_of, prepare
+from pipeline.store import EmbeddingStore
 
 
 def run(root: Path, workdir: Path, *overrides: str, **options) -> int:
@@ -147,6 +149,27 @@ def test_a_changed_setting_is_a_new_fingerprint(tmp_path):
     assert len(list((tmp_path / "work/features/text").iterdir())) == 2
     run(root, tmp_path / "work", "extract.text.batch_size=3", only=["text"])  # how, not what
     assert len(list((tmp_path / "work/features/text").iterdir())) == 2
+
+
+def test_sequences_are_kept_beside_the_same_embeddings_in_a_store_of_their_own(tmp_path):
+    root, work = write_folder_corpus(tmp_path / "clips", 3), tmp_path / "work"
+    run(root, work, "extract.chunk_size=2")
+    plain = {path.parent for path in work.glob("features/*/*/recipe.json")}
+    before = parts(work)
+    assert run(root, work, "extract.keep_sequence=true", "extract.chunk_size=2") == 0
+    assert {name: data for name, data in parts(work).items() if name in before} == before
+    kept = {path.parent for path in work.glob("features/*/*/recipe.json")} - plain
+    assert sorted(folder.parent.name for folder in kept) == ["audio", "text", "visual"]
+    for folder in kept:
+        recipe = json.loads((folder / "recipe.json").read_text())["recipe"]
+        other = next(one for one in plain if one.parent == folder.parent)
+        assert recipe.pop("keep_sequence") is True
+        assert recipe == json.loads((other / "recipe.json").read_text())["recipe"]
+        vectors, again = (EmbeddingStore(f, recipe).read() for f in (other, folder))
+        assert all(np.array_equal(vectors[clip_id], again[clip_id]) for clip_id in vectors)
+        sequences = EmbeddingStore(folder, recipe | {"keep_sequence": True}).read_sequences()
+        for clip_id, vector in vectors.items():
+            np.testing.assert_allclose(sequences[clip_id].mean(axis=0), vector, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

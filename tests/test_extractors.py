@@ -14,7 +14,7 @@ from torch import nn
 
 from extractors import registry
 from extractors.base import MODALITIES, Embedding, Extractor, Prepared
-from extractors.batching import NetworkExtractor, resolve_device
+from extractors.batching import Encoded, NetworkExtractor, resolve_device
 from extractors.clip import Clip
 from extractors.errors import ExtractionError
 from extractors.media import FrameBatch, Media, MediaNeeds, Waveform
@@ -112,6 +112,18 @@ def test_settings_are_plain_keywords_with_defaults(name):
     assert all(p.kind == p.KEYWORD_ONLY and p.default is not p.empty for p in parameters)
 
 
+@ALL
+def test_the_sequence_is_what_the_vector_is_the_mean_of_and_changes_it_not(name):
+    for kept, plain in zip(extractor(name).encode(prepared(name), keep_sequence=True), together(name), strict=True):
+        assert plain.sequence is None
+        np.testing.assert_array_equal(kept.vector, plain.vector)
+        assert kept.sequence.dtype == np.float32
+        scale = np.abs(plain.vector).max()
+        np.testing.assert_allclose(kept.sequence.mean(axis=0), plain.vector, rtol=0, atol=1e-5 * scale)
+        per_step = 16 if name == "audio/davenet" else 1  # its network is 16 times shorter than its input
+        assert len(kept.sequence) == max(1, kept.n_units // per_step)
+
+
 @pytest.mark.parametrize("name", ["visual/efficientnet_lite0", "audio/davenet"])
 def test_a_failed_reading_is_passed_on(name):
     broken = Media(*[ExtractionError("read", "undecodable", "not readable")] * 2)
@@ -202,7 +214,8 @@ class Doubler(NetworkExtractor):
         self.batches.append(len(pieces))
         if len(pieces) > self.fits or any(piece[0] == 666 for piece in pieces):
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return self.network(2 * torch.tensor(np.stack(pieces)))
+        doubled = self.network(2 * torch.tensor(np.stack(pieces)))
+        return Encoded(doubled, [torch.stack([row, row / 2]) for row in doubled])
 
 
 def items(*clips):
@@ -229,6 +242,34 @@ def test_one_bad_clip_does_not_spoil_its_batch():
         assert isinstance(failed, ExtractionError)
         assert (failed.stage, failed.cause) == ("encode", "not_finite")
         assert "NaN or Inf" in failed.message
+
+
+def test_sequences_come_whole_and_in_order_however_the_batches_are_cut():
+    expected = [
+        [[2, 4], [1, 2], [6, 8], [3, 4], [10, 18], [5, 9]],
+        [[14, 16], [7, 8]],
+        [[0, 2], [0, 1], [4, 6], [2, 3]],
+    ]
+    for settings in ({"batch_size": 1}, {"batch_size": 2}, {"batch_size": 99}, {"batch_size": 6, "fits": 2}):
+        results = Doubler(**settings).encode(items(*THREE), keep_sequence=True)
+        assert [r.sequence.tolist() for r in results] == expected
+        assert [r.vector.tolist() for r in results] == DOUBLED_MEANS
+
+
+def test_a_step_that_is_not_finite_fails_its_clip_alone(monkeypatch):
+    doubler = Doubler(batch_size=6)
+    whole = doubler.forward
+
+    def spoilt(pieces):
+        encoded = whole(pieces)
+        encoded.steps[0][1, 1] = torch.inf  # a token of the first clip, which "cls" pooling would not see
+        return encoded
+
+    monkeypatch.setattr(doubler, "forward", spoilt)
+    first, *others = doubler.encode(items([[1, 2]], [[3, 4]], [[5, 6]]), keep_sequence=True)
+    assert isinstance(first, ExtractionError)
+    assert first.cause == "not_finite"
+    assert all(isinstance(other, Embedding) for other in others)
 
 
 def test_a_batch_too_large_for_the_device_is_halved():

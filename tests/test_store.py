@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from extractors.base import Embedding
@@ -31,6 +32,39 @@ def test_what_is_written_is_read_back(store):
     read = store.read()
     assert list(read) == ids
     np.testing.assert_array_equal(np.stack(list(read.values())), vectors)
+
+
+def with_sequence(clip_id, n_steps):
+    steps = np.random.default_rng(n_steps).normal(size=(n_steps, 3)).astype(np.float32)
+    return Embedding(clip_id, steps.mean(axis=0), n_steps, steps)
+
+
+@pytest.fixture
+def sequences(tmp_path):
+    return EmbeddingStore.create(tmp_path / "features", "visual", RECIPE | {"keep_sequence": True}, "request-2")
+
+
+def test_sequences_are_read_back_by_us_and_by_pyarrow(sequences):
+    clips = [with_sequence("a", 4), with_sequence("b", 1), with_sequence("c", 7)]
+    path = sequences.write_part(clips[:2], {"a": "s", "b": "s"})
+    sequences.write_part(clips[2:], {"c": "old"})
+    read = sequences.read_sequences()
+    assert set(read) == {"a", "b", "c"}
+    for clip in clips:
+        np.testing.assert_array_equal(read[clip.clip_id], clip.sequence)
+        np.testing.assert_array_equal(sequences.read()[clip.clip_id], clip.vector)
+    assert set(sequences.read_sequences({"a": "s", "b": "other", "c": "old"})) == {"a", "c"}
+    rows = pq.read_table(path)["sequence"].to_pylist()
+    assert rows == [clip.sequence.tolist() for clip in clips[:2]]
+
+
+def test_a_store_without_sequences_says_how_to_get_them(store, sequences):
+    store.write_part([with_sequence("a", 4)], {"a": "s"})
+    assert "sequence" not in pq.read_schema(next(store.folder.glob("part-*"))).names
+    with pytest.raises(PipelineError, match="holds no sequences; extract with extract.keep_sequence=true"):
+        store.read_sequences()
+    with pytest.raises(ValueError, match="clip 'a': expected a sequence, as the recipe keeps them; got none"):
+        sequences.write_part([embedding("a")], {"a": "s"})
 
 
 def test_rows_of_another_source_are_not_read(store):
@@ -129,6 +163,21 @@ def test_the_recipe_is_kept_with_its_fingerprint(store):
 def test_an_embedding_checks_itself(vector, n_units, message):
     with pytest.raises(ValueError, match=message):
         Embedding("a", vector, n_units)
+
+
+@pytest.mark.parametrize(
+    ("sequence", "message"),
+    [
+        (np.zeros(2, np.float32), r"a \(T, 2\) float32 array, got \(2,\)"),
+        (np.zeros((3, 4), np.float32), r"the sequence of a 2-d embedding is a \(T, 2\) .* got \(3, 4\)"),
+        (np.zeros((0, 2), np.float32), r"got \(0, 2\)"),
+        (np.zeros((1, 2)), "got .* float64"),
+        (np.array([[0, np.inf]], np.float32), "the sequence holds NaN or Inf"),
+    ],
+)
+def test_a_sequence_is_checked_too(sequence, message):
+    with pytest.raises(ValueError, match=message):
+        Embedding("a", np.zeros(2, np.float32), 1, sequence)
 
 
 def test_a_stamp_follows_the_file_the_span_and_the_words(tmp_path):

