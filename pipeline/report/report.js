@@ -1,7 +1,7 @@
 /* Draws what the page's JSON holds: the map, its list and filters, a clip's dialog, the charts; and the theme.
 
-   Everything from the data reaches the page through textContent and attributes, never as HTML; Plotly gets no text of the
-   data at all, only numbers. */
+   Everything from the data reaches the page as text and attributes, never as HTML; Plotly gets no text of the data at
+   all, only numbers. */
 "use strict";
 
 (() => {
@@ -15,22 +15,28 @@
   const SIGNS = ["●", "■", "◆", "▲"];
   const PAGE_OF_LIST = 60; // clips added to the list at a time
   const MANY = 5000; // dots beyond which SVG is slow
+  const HAS_PICTURES = CLIPS.thumbnail.some(Boolean);
   const $ = (id) => document.getElementById(id);
 
   /* A new element; children are elements or text. */
   function el(tag, attributes, ...children) {
     const element = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes || {})) {
-      if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
+    for (const [name, value] of Object.entries(attributes)) {
+      if (value !== null) element.setAttribute(name, value);
     }
-    element.append(...children.filter((child) => child !== null && child !== undefined && child !== ""));
+    element.append(...children.filter((child) => child !== null));
     return element;
   }
 
   const percent = (share) => `${Math.round(100 * share)} %`;
   const count = (n) => n.toLocaleString("en");
+  const sureness = (row) => `${percent(CLIPS.confidence[row])} sure`;
+  const unseen = (text) => el("span", { class: "visually-hidden" }, text);
+  const sign = (k) => SIGNS[Math.floor(k / 10) % 4];
   const badge = (k) =>
-    el("span", { class: `badge k${k % 10}` }, k >= 10 ? el("span", { "aria-hidden": "true" }, SIGNS[Math.floor(k / 10) % 4]) : "", String(k));
+    el("span", { class: `badge k${k % 10}` },
+      k < 10 ? null : el("span", { "aria-hidden": "true" }, sign(k)),
+      String(k));
 
   /* ---- Theme ---- */
   const systemDark = matchMedia("(prefers-color-scheme: dark)");
@@ -53,7 +59,7 @@
   systemDark.addEventListener("change", showTheme);
 
   /* A colour's name in report.css as Plotly understands it, in the theme of now. */
-  const probe = document.body.appendChild(el("span", { hidden: true }));
+  const probe = document.body.appendChild(el("span", { hidden: "" }));
   function colour(name) {
     probe.style.color = `var(--${name})`;
     return getComputedStyle(probe).color;
@@ -74,15 +80,15 @@
       if (CLIPS.confidence[row] < least) continue;
       if (words.every((word) => TEXTS[row].includes(word))) rows.push(row);
     }
-    const sign = { surest: -1, unsure: 1 }[$("order").value];
-    return sign ? rows.sort((a, b) => sign * (CLIPS.confidence[a] - CLIPS.confidence[b])) : rows;
+    const direction = { surest: -1, unsure: 1 }[$("order").value];
+    return direction ? rows.sort((a, b) => direction * (CLIPS.confidence[a] - CLIPS.confidence[b])) : rows;
   }
 
   function update() {
     shown = matches();
     $("least-shown").textContent = `${$("least").value} %`;
-    const noun = N === 1 ? "clip" : "clips";
-    $("count").textContent = shown.length === N ? `${count(N)} ${noun}` : `${count(shown.length)} of ${count(N)} ${noun} match`;
+    const all = `${count(N)} ${N === 1 ? "clip" : "clips"}`;
+    $("count").textContent = shown.length === N ? all : `${count(shown.length)} of ${all} match`;
     $("show-all").hidden = shown.length === N;
     $("gallery").replaceChildren();
     $("gallery").scrollTop = 0;
@@ -108,29 +114,34 @@
         extendList();
         list.children[from + PAGE_OF_LIST].firstChild.focus();
       });
-      list.append(el("li", { "data-more": true }, button));
+      list.append(el("li", { "data-more": "" }, button));
     }
   }
 
   function listItem(row) {
-    const picture = CLIPS.thumbnail[row];
-    const anyPicture = picture || CLIPS.thumbnail.some(Boolean);
-    return el("li", null, el("button", { type: "button", class: anyPicture ? "item" : "item bare", "data-open": row },
-      picture ? el("img", { src: picture, alt: "", decoding: "async" }) : anyPicture ? el("span", { class: "blank" }) : null,
-      el("span", null,
+    const source = CLIPS.thumbnail[row];
+    const picture = source ? el("img", { src: source, alt: "", decoding: "async" }) : el("span", { class: "blank" });
+    return el("li", {}, el("button", { type: "button", class: HAS_PICTURES ? "item" : "item bare", "data-open": row },
+      HAS_PICTURES ? picture : null,
+      el("span", {},
         el("span", { class: "id", dir: "auto" }, CLIPS.clip_id[row]),
-        el("span", { class: "facts" }, el("span", { class: "visually-hidden" }, "Cluster "), badge(CLIPS.cluster[row]), `${percent(CLIPS.confidence[row])} sure`),
+        el("span", { class: "facts" }, unseen("Cluster "), badge(CLIPS.cluster[row]), sureness(row)),
         el("span", { class: "clamp", dir: "auto" }, CLIPS.transcript[row]))));
   }
 
   /* ---- The map ---- */
-  const CONFIG = { displaylogo: false, responsive: true, modeBarButtons: [["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d", "toImage"]] };
+  const BUTTONS = ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d", "toImage"];
+  const CLEAR = "rgba(0,0,0,0)";
 
   function baseLayout() {
     return {
-      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, margin: { l: 8, r: 8, t: 8, b: 8 },
+      paper_bgcolor: CLEAR,
+      plot_bgcolor: CLEAR,
+      showlegend: false,
+      margin: { l: 8, r: 8, t: 8, b: 8 },
+      hovermode: "closest",
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("muted") },
-      modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("muted"), activecolor: colour("accent") },
+      modebar: { bgcolor: CLEAR, color: colour("muted"), activecolor: colour("accent") },
       hoverlabel: { bgcolor: colour("surface"), bordercolor: colour("edge"), font: { color: colour("ink") } },
     };
   }
@@ -141,12 +152,12 @@
   function paint(rows) {
     const by = $("colour").value;
     if (by === "confidence" || by === "agreement") {
-      const [low, middle, high] = [colour("low"), colour("middle"), colour("high")];
-      return { color: rows.map((row) => CLIPS[by][row]), colorscale: [[0, low], [0.5, middle], [1, high]], cmin: leastOf(by), cmax: 1, symbol: "circle" };
+      const colorscale = [[0, colour("low")], [0.5, colour("middle")], [1, colour("high")]];
+      return { color: rows.map((row) => CLIPS[by][row]), colorscale, cmin: leastOf(by), cmax: 1, symbol: "circle" };
     }
     const palette = Array.from({ length: 10 }, (_, i) => colour(`k${i}`));
     const unknown = colour("edge");
-    const index = by === "cluster" ? CLIPS.cluster : CLIPS.label.map((label) => (label === null ? -1 : LABELS.indexOf(label)));
+    const index = by === "cluster" ? CLIPS.cluster : CLIPS.label.map((label) => LABELS.indexOf(label)); // -1: no label
     return {
       color: rows.map((row) => (index[row] < 0 ? unknown : palette[index[row] % 10])),
       symbol: rows.map((row) => SHAPES[Math.floor(Math.max(index[row], 0) / 10) % 4]),
@@ -160,8 +171,15 @@
     return CLUSTERS.map((cluster) => [cluster, rows.filter((row) => CLIPS.cluster[row] === cluster)])
       .filter(([, own]) => own.length)
       .map(([cluster, own]) => ({
-        x: median(own.map((row) => map.x[row])), y: median(own.map((row) => map.y[row])), text: `<b>${cluster}</b>`, showarrow: false,
-        bgcolor: colour(`k${cluster % 10}`), bordercolor: colour("surface"), borderwidth: 1.5, borderpad: 3, font: { color: colour(`on${cluster % 10}`), size: 12 },
+        x: median(own.map((row) => map.x[row])),
+        y: median(own.map((row) => map.y[row])),
+        text: `<b>${cluster}</b>`,
+        showarrow: false,
+        bgcolor: colour(`k${cluster % 10}`),
+        bordercolor: colour("surface"),
+        borderwidth: 1.5,
+        borderpad: 3,
+        font: { color: colour(`on${cluster % 10}`), size: 12 },
       }));
   }
 
@@ -174,17 +192,28 @@
     const { clientWidth, clientHeight } = $("map-plot");
     const size = Math.min(14, Math.max(6, 0.14 * Math.sqrt((clientWidth * clientHeight) / N)));
     const dots = (of, more) => ({
-      type: N > MANY ? "scattergl" : "scatter", mode: "markers", x: of.map((row) => map.x[row]), y: of.map((row) => map.y[row]), customdata: of, ...more,
+      type: N > MANY ? "scattergl" : "scatter",
+      mode: "markers",
+      x: of.map((row) => map.x[row]),
+      y: of.map((row) => map.y[row]),
+      customdata: of,
+      ...more,
     });
     const axis = { showgrid: false, zeroline: false, showticklabels: false, ticks: "" };
-    const touch = matchMedia("(pointer: coarse)").matches;
-    Plotly.react("map-plot", [
+    const outline = { width: 0.75, color: colour("surface") };
+    const traces = [
       dots(others, { hoverinfo: "skip", marker: { size: size - 2, color: colour("line") } }),
-      dots(rows, { hoverinfo: "none", marker: { size, line: { width: 0.75, color: colour("surface") }, ...paint(rows) } }),
-    ], {
-      ...baseLayout(), xaxis: axis, yaxis: { ...axis, scaleanchor: "x" }, annotations: numbers(map, rows), hovermode: "closest",
-      dragmode: touch ? false : "zoom", uirevision: map.name,
-    }, CONFIG);
+      dots(rows, { hoverinfo: "none", marker: { size, line: outline, ...paint(rows) } }),
+    ];
+    const layout = {
+      ...baseLayout(),
+      xaxis: axis,
+      yaxis: { ...axis, scaleanchor: "x" },
+      annotations: numbers(map, rows),
+      dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom", // where fingers drag, they scroll the page
+      uirevision: map.name,
+    };
+    Plotly.react("map-plot", traces, layout, { displaylogo: false, responsive: true, modeBarButtons: [BUTTONS] });
     $("map-note").textContent = map.note;
     $("hover").hidden = true;
     drawLegend();
@@ -192,28 +221,35 @@
 
   function drawLegend() {
     const by = $("colour").value;
-    if (by === "confidence" || by === "agreement") {
-      const [low, high] = by === "confidence" ? [`least sure, ${percent(leastOf(by))}`, "100 %, sure"] : ["none", "all agree"];
-      $("legend").replaceChildren(el("span", null, low), el("span", { class: "ramp", "aria-hidden": "true" }), el("span", null, high));
-      return;
+    if (by === "cluster" || by === "label") drawKeys(by);
+    else {
+      const least = `least sure, ${percent(leastOf(by))}`;
+      const [low, high] = by === "agreement" ? ["none", "all agree"] : [least, "100 %, sure"];
+      const ramp = el("span", { class: "ramp", "aria-hidden": "true" });
+      $("legend").replaceChildren(el("span", {}, low), ramp, el("span", {}, high));
     }
+  }
+
+  /* A button for each cluster or label, that shows it alone, or all again. */
+  function drawKeys(by) {
     const select = $(by);
-    const entries = by === "cluster" ? CLUSTERS.map((k) => [k, String(k), k]) : LABELS.map((label, i) => [i, label, i]);
-    const buttons = entries.map(([value, name, index]) => {
-      const on = select.value === String(value);
-      const button = el("button", { type: "button", "aria-pressed": String(on) },
-        el("span", { class: `symbol k${index % 10}`, "aria-hidden": "true" }, SIGNS[Math.floor(index / 10) % 4]),
-        by === "cluster" ? el("span", { class: "visually-hidden" }, "Cluster ") : null, el("span", { dir: "auto" }, name));
+    const entries = by === "cluster" ? CLUSTERS.map((k) => [k, String(k)]) : LABELS.map((label, i) => [i, label]);
+    const buttons = entries.map(([index, name]) => {
+      const isOn = select.value === String(index);
+      const button = el("button", { type: "button", "aria-pressed": isOn },
+        el("span", { class: `symbol k${index % 10}`, "aria-hidden": "true" }, sign(index)),
+        by === "cluster" ? unseen("Cluster ") : null,
+        el("span", { dir: "auto" }, name));
       button.addEventListener("click", () => {
-        select.value = on ? "" : String(value);
+        select.value = isOn ? "" : String(index);
         const place = [...$("legend").children].indexOf(button);
         update();
         $("legend").children[place].focus();
       });
       return button;
     });
-    if (by === "label" && CLIPS.label.includes(null)) buttons.push(el("span", null, el("span", { class: "symbol k-none" }, "●"), " no label"));
-    $("legend").replaceChildren(...buttons);
+    const none = el("span", {}, el("span", { class: "symbol k-none", "aria-hidden": "true" }, "●"), " no label");
+    $("legend").replaceChildren(...buttons, ...(by === "label" && CLIPS.label.includes(null) ? [none] : []));
   }
 
   function showHover(event) {
@@ -222,7 +258,7 @@
     $("hover").replaceChildren(
       ...(CLIPS.thumbnail[row] ? [el("img", { src: CLIPS.thumbnail[row], alt: "" })] : []),
       el("strong", { dir: "auto" }, CLIPS.clip_id[row]),
-      el("p", { class: "muted" }, badge(CLIPS.cluster[row]), `${percent(CLIPS.confidence[row])} sure`),
+      el("p", { class: "muted" }, badge(CLIPS.cluster[row]), sureness(row)),
       el("div", { dir: "auto" }, words.length > 90 ? `${words.slice(0, 90)}…` : words));
     $("hover").hidden = false;
     const box = $("hover").parentElement.getBoundingClientRect();
@@ -260,14 +296,16 @@
   function mediaElement(row) {
     const [url, kind] = [CLIPS.media[row], CLIPS.media_kind[row]];
     if ((kind === "video" || kind === "audio") && isMedia(url)) {
-      const picture = kind === "video" ? CLIPS.thumbnail[row] || null : null;
-      return el(kind, { controls: true, preload: "metadata", playsinline: true, src: url, poster: picture, "data-media": row, "aria-label": CLIPS.clip_id[row] });
+      const poster = (kind === "video" && CLIPS.thumbnail[row]) || null;
+      const name = CLIPS.clip_id[row];
+      return el(kind, { controls: "", preload: "metadata", playsinline: "", src: url, poster, "aria-label": name });
     }
     return url && isBeside(url) ? el("a", { href: url }, "Open the file") : null;
   }
 
   function play(media) {
-    if (!media.hasAttribute("src") && isMedia(CLIPS.media[media.dataset.media])) media.src = CLIPS.media[media.dataset.media];
+    const url = CLIPS.media[media.dataset.media];
+    if (!media.hasAttribute("src") && isMedia(url)) media.src = url;
     media.play().catch(() => { /* its error event says so on the page */ });
   }
 
@@ -290,14 +328,15 @@
       if (isMedia(CLIPS.media[audio.dataset.media])) audio.src = CLIPS.media[audio.dataset.media];
     }
     document.addEventListener("play", (event) => {
-      for (const media of document.querySelectorAll("video, audio")) if (media !== event.target) media.pause();
+      for (const other of document.querySelectorAll("video, audio")) if (other !== event.target) other.pause();
     }, true);
     document.addEventListener("error", (event) => {
       const media = event.target;
       if (!(media instanceof HTMLMediaElement) || !media.hasAttribute("src")) return;
       const holder = media.closest(".player") || media;
+      if (holder.nextElementSibling?.matches(".trouble")) return;
       const text = "This cannot be played here: the file has moved, or this browser lacks its codec.";
-      if (!(holder.nextElementSibling && holder.nextElementSibling.matches(".trouble"))) holder.after(el("p", { class: "trouble", role: "alert" }, text));
+      holder.after(el("p", { class: "trouble", role: "alert" }, text));
     }, true);
   }
 
@@ -311,47 +350,57 @@
     $("clip-name").textContent = CLIPS.clip_id[row];
     $("clip-body").className = `dialog-body k${cluster % 10}`;
     const media = mediaElement(row);
-    const isVideo = media && media.localName === "video";
+    const picture = media?.localName === "video" ? "" : CLIPS.thumbnail[row];
     const words = CLIPS.transcript[row];
     $("clip-body").replaceChildren(
       el("div", { class: "show" },
-        !isVideo && CLIPS.thumbnail[row] ? el("img", { src: CLIPS.thumbnail[row], alt: "" }) : null,
+        picture ? el("img", { src: picture, alt: "" }) : null,
         media,
-        words ? el("blockquote", { class: "said", dir: "auto" }, words) : el("p", { class: "muted" }, "No transcript.")),
-      el("div", null, clipFacts(row),
-        el("div", null, el("h3", null, "Each modality alone"), el("p", { class: "small muted" }, "The cluster it would choose by itself.")), choices(row)));
+        words
+          ? el("blockquote", { class: "said", dir: "auto" }, words)
+          : el("p", { class: "muted" }, "No transcript.")),
+      el("div", {},
+        clipFacts(row),
+        el("div", {},
+          el("h3", {}, "Each modality alone"),
+          el("p", { class: "small muted" }, "The cluster it would choose by itself.")),
+        choices(row)));
     const place = shown.indexOf(row);
     $("previous").disabled = place <= 0;
     $("next").disabled = place < 0 || place === shown.length - 1;
     if (!dialog.open) dialog.showModal();
   }
 
+  const quantity = (value, digits, unit) =>
+    value === null ? null : `${value.toFixed(digits).replace("-", "−")} ${unit}`.trim();
+
   function clipFacts(row) {
     const link = el("a", { href: `#cluster-${CLIPS.cluster[row]}-name` }, "go to its card");
     link.addEventListener("click", () => dialog.close()); // and the browser goes on to the card's heading
-    const facts = [
-      ["Cluster", el("span", null, badge(CLIPS.cluster[row]), " ", link)],
-      ["Confidence", percent(CLIPS.confidence[row])],
-      ["Agreement", `${percent(CLIPS.agreement[row])} of its modalities`],
-      ["Label", CLIPS.label[row] === null ? null : el("span", { dir: "auto" }, CLIPS.label[row])],
-      ["Silhouette", number(CLIPS.silhouette[row], 2, "")],
-      ["Length", number(CLIPS.duration_s[row], 1, "s")],
-      ["Pitch", number(CLIPS.pitch_hz[row], 0, "Hz")],
-      ["Loudness", number(CLIPS.loudness_db[row], 1, "LUFS")],
-      ["Speaking rate", number(CLIPS.words_per_s[row], 1, "words/s")],
-    ];
-    return el("dl", { class: "facts-list" }, ...facts.filter(([, value]) => value !== null).flatMap(([name, value]) => [el("dt", null, name), el("dd", null, value)]));
+    const facts = {
+      Cluster: el("span", {}, badge(CLIPS.cluster[row]), " ", link),
+      Confidence: percent(CLIPS.confidence[row]),
+      Agreement: `${percent(CLIPS.agreement[row])} of its modalities`,
+      Label: CLIPS.label[row] === null ? null : el("span", { dir: "auto" }, CLIPS.label[row]),
+      Silhouette: quantity(CLIPS.silhouette[row], 2, ""),
+      Length: quantity(CLIPS.duration_s[row], 1, "s"),
+      Pitch: quantity(CLIPS.pitch_hz[row], 0, "Hz"),
+      Loudness: quantity(CLIPS.loudness_db[row], 1, "LUFS"),
+      "Speaking rate": quantity(CLIPS.words_per_s[row], 1, "words/s"),
+    };
+    const known = Object.entries(facts).filter(([, value]) => value !== null);
+    const entries = known.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]);
+    return el("dl", { class: "facts-list" }, ...entries);
   }
-
-  const number = (value, digits, unit) => (value === null ? null : `${value.toFixed(digits).replace("-", "−")} ${unit}`.trim());
 
   function choices(row) {
     return el("ul", { class: "alone" }, ...DATA.modalities.map((modality) => {
       const choice = CLIPS.by_modality[modality][row];
-      const agrees = choice === CLIPS.cluster[row];
-      return el("li", null, el("span", null, modality),
-        choice === null ? el("span", { class: "muted" }, "–") : badge(choice),
-        choice === null ? el("span", { class: "muted" }, "the clip lacks it") : el("span", { class: agrees ? "agree" : "differ" }, agrees ? "✓ the same" : "≠ another"));
+      if (choice === null) {
+        return el("li", {}, el("span", {}, modality), "–", el("span", { class: "muted" }, "the clip lacks it"));
+      }
+      const [verdict, text] = choice === CLIPS.cluster[row] ? ["agree", "✓ the same"] : ["differ", "≠ another"];
+      return el("li", {}, el("span", {}, modality), badge(choice), el("span", { class: verdict }, text));
     }));
   }
 
@@ -380,19 +429,26 @@
   }
 
   /* ---- Charts ---- */
-  function chartLayout(more) {
+  function drawChart(place, traces, more) {
     const axis = { gridcolor: colour("line"), zeroline: false, linecolor: colour("line"), automargin: true, nticks: 5 };
-    const layout = { ...baseLayout(), margin: { l: 40, r: 8, t: 8, b: 28 }, hovermode: "closest", dragmode: false, ...more };
-    return { ...layout, xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis } };
+    const layout = { ...baseLayout(), margin: { l: 40, r: 8, t: 8, b: 28 }, dragmode: false, ...more };
+    layout.xaxis = { ...axis, ...more.xaxis };
+    layout.yaxis = axis;
+    Plotly.react(place, traces, layout, { displayModeBar: false, responsive: true });
   }
-
-  const QUIET = { displayModeBar: false, responsive: true };
 
   function drawTerms() {
     for (const place of document.querySelectorAll("[data-term]")) {
       const y = DATA.history[place.dataset.term];
-      const line = { type: "scatter", mode: "lines", x: y.map((_, i) => i + 1), y, line: { color: colour("accent"), width: 2 }, hovertemplate: "step %{x}: %{y:.4g}<extra></extra>" };
-      Plotly.react(place, [line], chartLayout({ hovermode: "x", xaxis: { range: [1, Math.max(2, y.length)] } }), QUIET);
+      const line = {
+        type: "scatter",
+        mode: "lines",
+        x: y.map((_, i) => i + 1),
+        y,
+        line: { color: colour("accent"), width: 2 },
+        hovertemplate: "step %{x}: %{y:.4g}<extra></extra>",
+      };
+      drawChart(place, [line], { hovermode: "x", xaxis: { range: [1, Math.max(2, y.length)] } });
     }
   }
 
@@ -400,12 +456,18 @@
     if (!$("restarts")) return;
     const { loss, ari, acc } = DATA.restarts;
     const dots = (name, y, index, symbol) => ({
-      type: "scatter", mode: "markers", name, x: loss, y, marker: { size: 11, symbol, color: colour(`k${index}`), line: { width: 1, color: colour("surface") } },
+      type: "scatter",
+      mode: "markers",
+      name,
+      x: loss,
+      y,
+      marker: { size: 11, symbol, color: colour(`k${index}`), line: { width: 1, color: colour("surface") } },
       hovertemplate: `loss %{x:.4g}: ${name} %{y:.3f}<extra></extra>`,
     });
-    const traces = [dots("ARI", ari, 0, "circle"), ...(acc ? [dots("ACC", acc, 1, "diamond")] : [])];
     const legend = { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", itemclick: false, itemdoubleclick: false };
-    Plotly.react("restarts", traces, chartLayout({ showlegend: true, legend, margin: { l: 40, r: 8, t: 30, b: 40 }, xaxis: { title: { text: "loss" } } }), QUIET);
+    drawChart("restarts", [dots("ARI", ari, 0, "circle"), ...(acc ? [dots("ACC", acc, 1, "diamond")] : [])], {
+      showlegend: true, legend, margin: { l: 40, r: 8, t: 30, b: 40 }, xaxis: { title: { text: "loss" } },
+    });
   }
 
   function drawAll() {
@@ -426,7 +488,7 @@
           document.execCommand("copy");
         }
         button.textContent = "Copied";
-        setTimeout(() => button.replaceChildren("Copy", el("span", { class: "visually-hidden" }, " the command")), 1500);
+        setTimeout(() => button.replaceChildren("Copy", unseen(" the command")), 1500);
       });
     }
   }
