@@ -7,17 +7,26 @@ PY := .venv/bin/python
 READY := .venv/.ready
 
 CONFIG ?= configs/demo.yaml
-OPTIONS = --config $(CONFIG) $(foreach s,$(SET),--set '$(s)')
+SETS = $(foreach s,$(SET),--set '$(s)')
+OPTIONS = --config $(CONFIG) $(SETS)
 CLIPS_OPTION = $(if $(CLIPS),--clips '$(CLIPS)')
 VIEWS_OPTION = $(if $(VIEWS),--views '$(VIEWS)') $(if $(LABELS),--labels '$(LABELS)')
 OUT_OPTION = $(if $(OUT),--out '$(OUT)')
 
+# Debian's own; for a person with apt-get and the rights to use it, and nobody else.
+define INSTALL_CHROMIUM
+{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update && apt-get -qq install -y chromium; } || \
+	{ echo 'error: no Chromium; install it (apt-get install chromium, as root), then run this again' >&2; exit 2; }
+endef
+
 .NOTPARALLEL:
-.PHONY: bench-tib help setup demo test lint lock prepare extract reduce train evaluate report predict run
+.PHONY: bench-tib help setup demo test test-browser lint lock docs
+.PHONY: prepare extract reduce train evaluate report predict run status doctor export import
 
 help: ## list every target
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo '  Variables: CONFIG=configs/x.yaml CLIPS=DIR VIEWS=DIR LABELS=FILE OUT=DIR SET="a.b=c d.e=f" ARGS="..."'
+	@echo '  Every stage lists its settings: make train ARGS=--help; and takes ARGS="-v", -q (quiet) or --json'
 
 setup: $(READY) ## .venv with the locked packages; the other targets do it themselves
 
@@ -39,6 +48,10 @@ demo: $(READY) ## the whole pipeline on clips made here, offline: the place to s
 test: $(READY) ## the tests
 	$(PY) -m pytest -n 2 $(ARGS)
 
+test-browser: $(READY) ## the tests of the report's page, in a headless Chromium that it installs where it can
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || $(INSTALL_CHROMIUM)
+	$(PY) -m pytest -n 1 -m browser $(ARGS)
+
 lint: $(READY) ## format, lint and type checks
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
@@ -47,6 +60,9 @@ lint: $(READY) ## format, lint and type checks
 lock: .venv/bin/uv ## requirements.lock anew from pyproject.toml
 	.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --upgrade \
 		--extra demo --extra umap --extra csd --extra tensorboard --extra dev pyproject.toml -o requirements.lock
+
+docs: $(READY) ## docs/settings.md anew from the settings' own models
+	@$(PY) docs/settings_reference.py
 
 prepare: $(READY) ## corpus -> manifest and labels; says what does not match
 	@$(PY) -m pipeline prepare $(OPTIONS) $(CLIPS_OPTION) $(ARGS)
@@ -63,15 +79,29 @@ train: $(READY) ## views -> clusters
 evaluate: $(READY) ## scores of a run against labels and baselines
 	@$(PY) -m pipeline evaluate $(OPTIONS) $(VIEWS_OPTION) $(OUT_OPTION) $(ARGS)
 
-report: $(READY) ## the HTML page of a run
-	@$(PY) -m pipeline report $(OPTIONS) $(if $(VIEWS),--views '$(VIEWS)') $(OUT_OPTION) $(ARGS)
+report: $(READY) ## the HTML page of a run; EMBED=1 puts the clips' media into it
+	@$(PY) -m pipeline report $(OPTIONS) $(if $(VIEWS),--views '$(VIEWS)') $(OUT_OPTION) $(if $(EMBED),--embed-media) \
+		$(ARGS)
 
 predict: $(READY) ## clusters for new clips, RUN=results/x CLIPS=DIR (or VIEWS=DIR of features)
 	@$(PY) -m pipeline predict $(if $(RUN),--run '$(RUN)') $(CLIPS_OPTION) $(if $(VIEWS),--views '$(VIEWS)') \
-		$(OUT_OPTION) $(foreach s,$(SET),--set '$(s)') $(ARGS)
+		$(OUT_OPTION) $(SETS) $(ARGS)
 
 run: $(READY) ## all of these, each skipping what is done
 	@$(PY) -m pipeline run $(OPTIONS) $(CLIPS_OPTION) $(OUT_OPTION) $(ARGS)
+
+status: $(READY) ## what each stage has done, and what it would do now
+	@$(PY) -m pipeline status $(OPTIONS) $(CLIPS_OPTION) $(if $(VIEWS),--views '$(VIEWS)') $(OUT_OPTION) $(ARGS)
+
+doctor: $(READY) ## whether this machine can run the stages, and what to do where it cannot
+	@$(PY) -m pipeline doctor $(OPTIONS) $(CLIPS_OPTION) $(if $(VIEWS),--views '$(VIEWS)') $(OUT_OPTION) $(ARGS)
+
+export: $(READY) ## features for other programs, FORMAT=npy|npz|csv|parquet|mmsa|hf OUT=DIR (VIEWS=DIR, RUN=results/x)
+	@$(PY) -m pipeline export $(if $(RUN),--run '$(RUN)',--config $(CONFIG)) $(SETS) \
+		$(if $(VIEWS),--views '$(VIEWS)') --format '$(or $(FORMAT),$(error give FORMAT=))' $(OUT_OPTION) $(ARGS)
+
+import: $(READY) ## features from elsewhere, FROM=FILE or DIR, OUT=DIR (FORMAT= as export's, or csd)
+	@$(PY) -m pipeline import '$(or $(FROM),$(error give FROM=FILE or DIR))' $(if $(FORMAT),--format '$(FORMAT)') $(OUT_OPTION) $(ARGS)
 
 bench-tib: $(READY) ## quality and speed of TIB, as JSON; ARGS=--quick for minutes
 	@$(PY) -m benchmarks.bench_tib $(ARGS)

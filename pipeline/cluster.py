@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -31,7 +31,9 @@ from pipeline.files import check_writable, write_atomic
 from pipeline.metrics import clustering_scores
 from pipeline.provenance import environment, stable_hash
 from pipeline.reduce import encoders_of, keep_reduction, untrained
-from tib import TIB, StepReport
+
+if TYPE_CHECKING:
+    from tib import TIB, StepReport
 
 LINE_EVERY = {True: 10, False: 50}  # steps between two lines; the reference's as the published demo prints them
 
@@ -48,12 +50,11 @@ def train(settings: Settings, views: Views, labels: Mapping[str, str]) -> bool:
         PipelineError: no K, views that do not fit the objective, or a folder that cannot be written.
     """
     out = settings.results
-    digest = views.digest()
-    inputs = stable_hash({"views": digest, "train": settings.train.model_dump()}, 20)
-    if _inputs_of(out) == inputs:
+    if is_trained(settings, views):
         keep_reduction(settings, out)  # a run made before reductions were kept is completed
         say(f"train: nothing to do: {out} holds this run")
         return False
+    inputs, digest = _inputs(settings, views), views.digest()
     views = _usable(views, settings.train.objective)
     check_writable(out)  # told now, not after the training
     started = time.monotonic()
@@ -62,6 +63,15 @@ def train(settings: Settings, views: Views, labels: Mapping[str, str]) -> bool:
     _write(settings, views, model, {"inputs": inputs, "views_digest": digest}, seconds)
     say(f"train: wrote {out} ({seconds:.1f} s)")
     return True
+
+
+def is_trained(settings: Settings, views: Views) -> bool:
+    """Whether `train` would do nothing: the results folder holds the run of these settings on these views."""
+    return _inputs_of(settings.results) == _inputs(settings, views)
+
+
+def _inputs(settings: Settings, views: Views) -> str:
+    return stable_hash({"views": views.digest(), "train": settings.train.model_dump()}, 20)
 
 
 def _usable(views: Views, objective: str) -> Views:
@@ -79,7 +89,9 @@ def _usable(views: Views, objective: str) -> Views:
     return views.take(complete)
 
 
-def _fit(settings: Settings, views: Views, labels: Mapping[str, str]) -> TIB:
+def _fit(settings: Settings, views: Views, labels: Mapping[str, str]) -> "TIB":
+    from tib import TIB  # only now: it loads PyTorch, and a wrong folder should be told at once
+
     section = settings.train
     if section.n_clusters is None:
         raise PipelineError("train.n_clusters is not set: how many clusters? (--clusters 7, or --clusters auto)")
@@ -95,7 +107,7 @@ def _fit(settings: Settings, views: Views, labels: Mapping[str, str]) -> TIB:
     return model
 
 
-def _tell(model: TIB) -> None:
+def _tell(model: "TIB") -> None:
     """How K and the schedule were chosen."""
     if model.n_clusters_curve_:
         curve = " ".join(f"{k}:{value:.2f}" for k, value in model.n_clusters_curve_.items())
@@ -109,14 +121,14 @@ class _Reporter:
     """What is shown while training goes on: the bar after each step; a line now and then, scored where it can be."""
 
     def __init__(
-        self, bar: Any, clip_ids: Sequence[str], labels: Mapping[str, str], write: Callable[[StepReport], None]
+        self, bar: Any, clip_ids: Sequence[str], labels: Mapping[str, str], write: "Callable[[StepReport], None]"
     ) -> None:
         self.bar, self.write = bar, write
         self.scored = [row for row, clip_id in enumerate(clip_ids) if clip_id in labels]
         self.truth = [labels[clip_ids[row]] for row in self.scored]
         self.stability = float("nan")
 
-    def show(self, report: StepReport) -> None:
+    def show(self, report: "StepReport") -> None:
         if report.step == 1:
             self.bar.reset(report.steps)
             self.bar.set_description(f"train ({report.stage})")
@@ -131,7 +143,7 @@ class _Reporter:
         if report.step % every == 0:
             self._line(report)
 
-    def _line(self, report: StepReport) -> None:
+    def _line(self, report: "StepReport") -> None:
         terms = (f"{name} {value:.3f}" for name, value in report.losses.items() if name != "loss")
         where = f"epoch {report.step}" if report.stage == "reference" else f"{report.stage} step {report.step}"
         line = f" {where} {' '.join(terms)}"
@@ -142,7 +154,7 @@ class _Reporter:
 
 
 @contextmanager
-def scalars(settings: Settings) -> Iterator[Callable[[StepReport], None]]:
+def scalars(settings: Settings) -> "Iterator[Callable[[StepReport], None]]":
     """What writes a step's losses for TensorBoard, where asked; nothing otherwise.
 
     Raises:
@@ -161,7 +173,7 @@ def scalars(settings: Settings) -> Iterator[Callable[[StepReport], None]]:
     shutil.rmtree(folder, ignore_errors=True)  # an earlier run's curves are not this one's
     with SummaryWriter(str(folder)) as writer:
 
-        def write(report: StepReport) -> None:
+        def write(report: "StepReport") -> None:
             for name, value in report.losses.items():
                 writer.add_scalar(f"{report.stage}/{name}", value, report.step)
 
@@ -175,7 +187,7 @@ def _inputs_of(out: Path) -> str | None:
         return None  # not there or not whole: trained again
 
 
-def _write(settings: Settings, views: Views, model: TIB, inputs: Mapping[str, str], seconds: float) -> None:
+def _write(settings: Settings, views: Views, model: "TIB", inputs: Mapping[str, str], seconds: float) -> None:
     out = settings.results
     for stale in ("run.json", "metrics.json", "report.html"):  # from here on the old run is not taken for whole
         (out / stale).unlink(missing_ok=True)

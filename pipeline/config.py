@@ -5,7 +5,8 @@ Classes behind the door take plain arguments; settings stop here.
 """
 
 import difflib
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -38,7 +39,9 @@ class CorpusSettings(Section):
 
     kind: str = Field("folder", description="layout: mosi, mmsa, folder or synthetic")
     root: Path | None = Field(None, description="folder with the raw clips (CLIPS= on the make command line)")
-    label_rule: str | None = Field(None, description="how a raw label becomes a class: round7 | sign3 | sign2 | as_is")
+    label_rule: Literal["round7", "sign3", "sign2", "as_is"] | None = Field(
+        None, description="how a raw label becomes a class (pipeline/corpora/label_rules.py)"
+    )
     labels_csv: str | None = Field(None, description="mosi: a CSV with clip_id,label, for the raw layout")
     table: str | None = Field(None, description="folder: CSV of the clips, relative to root")
     file_column: str | None = Field(None, description="folder: column with the media file")
@@ -62,8 +65,8 @@ class EncoderSettings(Section):
 
     weights: str = Field("hub", description="hub | random | package:NAME | path of a state dict")
     seed: int = Field(0, ge=0, description="seed of the weights where they are random")
-    device: str = Field("auto", description="auto (CUDA where there is one) | cpu | cuda")
-    precision: str = Field("fp32", description="of the network's arithmetic: fp32 | bf16")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto is CUDA where there is one")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="of the network's arithmetic")
 
 
 class VisualSettings(EncoderSettings):
@@ -140,7 +143,7 @@ def _auto_or(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
 
 
 class TrainSettings(Section):
-    """Views -> clusters, by TIB. null takes the objective's own default: tib | reference."""
+    """Views -> clusters, by TIB. `tib:` marks what the other objective has no use for."""
 
     n_clusters: (
         Annotated[
@@ -149,24 +152,28 @@ class TrainSettings(Section):
         | None
     ) = Field(None, description="K, the number of clusters; auto proposes one")
     max_clusters: int = Field(20, ge=2, description="the largest K that auto tries")
-    objective: Literal["tib", "reference"] = Field("tib", description="tib | reference: the published demo's training")
-    restarts: int | None = Field(None, ge=1, description="networks side by side: 12, their consensus | 1, lowest loss")
-    epochs: int | None = Field(None, ge=1, description="passes over the clips: 15, at least 150 steps | 500")
-    batch_size: int | None = Field(None, ge=2, description="clips a step, tib: 128, at least 16 a cluster")
-    learning_rate: float | None = Field(None, gt=0, description="of Adam: 0.01 | 0.05")
+    objective: Literal["tib", "reference"] = Field("tib", description="reference is the published demo's training")
+    restarts: int | None = Field(None, ge=1, description="networks side by side; null is 12 (tib), 1 (reference)")
+    epochs: int | None = Field(
+        None, ge=1, description="passes over the clips; null is 15 or 150 steps (tib), 500 (reference)"
+    )
+    batch_size: int | None = Field(None, ge=2, description="tib: clips a step; null is 128, or 16 a cluster")
+    learning_rate: float | None = Field(None, gt=0, description="of Adam; null is 0.01 (tib), 0.05 (reference)")
     schedule: Literal["auto", "free", "anchored", "scratch"] = Field(
         "auto", description="tib: how far the graph is followed"
     )
     consistency_weight: float = Field(1.0, ge=0, description="tib: I(C^a; C^b) of two modalities")
     fusion_weight: float = Field(1.0, ge=0, description="tib: I(C; C') of a clip and its neighbour")
-    superfluous_weight: float | None = Field(None, ge=0, description="KL(q(z|x) || N(0, I)): 0.001 | 1")
+    superfluous_weight: float | None = Field(
+        None, ge=0, description="KL(q(z|x) || N(0, I)); null is 0.001 (tib), 1 (reference)"
+    )
     divergence_weight: float = Field(1e-3, ge=0, description="tib: symmetric KL of two modalities' codes")
     complementarity_weight: float = Field(0.01, ge=0, description="tib: what a modality adds to another")
     neighbour_share: float = Field(0.5, ge=0, le=1, description="tib: share of the joint made with neighbours")
     balance: float = Field(1.0, ge=0, description="tib: below 1 clusters may be more unequal, or die")
     early_stop: bool = Field(False, description="tib: stop when the clusters have settled")
     seed: int = Field(0, ge=0, le=2**62, description="the same seed gives the same clusters")
-    device: str = Field("auto", description="auto (CUDA where there is one) | cpu | cuda")
+    device: str = Field("auto", description="auto (CUDA where there is one) | cpu | cuda | cuda:1")
     tensorboard: bool = Field(False, description="also write the losses to <results>/tensorboard")
 
 
@@ -208,6 +215,7 @@ def load_settings(config: Path | None, overrides: Iterable[str] = (), **shortcut
     values = _read_yaml(config) if config else {}
     if config:
         values.setdefault("name", config.stem)
+    given = []
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key.strip():
@@ -216,15 +224,17 @@ def load_settings(config: Path | None, overrides: Iterable[str] = (), **shortcut
             value = yaml.safe_load(text)
         except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
             raise PipelineError(f"--set {key}: cannot read {text!r} as YAML ({_first_line(error)})") from None
-        _put(values, key.strip(), value)
-    for key, value in shortcuts.items():
+        given.append(key.strip())
+        _put(values, given[-1], value)
+    for name, value in shortcuts.items():
         if value is not None:
-            _put(values, key.replace("__", "."), value)
+            given.append(name.replace("__", "."))
+            _put(values, given[-1], value)
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        where = f"{config}: " if config and not overrides else ""
-        raise PipelineError(where + "; ".join(_explain(error))) from None
+        lines = _lines_of(config, given) if config else {}
+        raise PipelineError("; ".join(_explain(error, lines))) from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -262,16 +272,37 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
     values[last] = value
 
 
-def _explain(error: ValidationError) -> Iterator[str]:
+def _lines_of(config: Path, given: Iterable[str]) -> dict[str, str]:
+    """Key -> "file:line" of a YAML file's keys that no option of the command line has changed."""
+    changed = {".".join(key.split(".")[:depth]) for key in given for depth in range(1, key.count(".") + 2)}
+
+    def walk(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, str]]:
+        if not isinstance(node, yaml.MappingNode):
+            return
+        for key, value in node.value:
+            yield f"{prefix}{key.value}", f"{config}:{key.start_mark.line + 1}"
+            yield from walk(value, f"{prefix}{key.value}.")
+
+    lines = dict(walk(yaml.compose(config.read_text(encoding="utf-8"), yaml.SafeLoader), ""))
+    return {key: line for key, line in lines.items() if key not in changed}
+
+
+def _explain(error: ValidationError, lines: Mapping[str, str]) -> Iterator[str]:
     known = list(setting_names(Settings))
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])
+        where = f"{lines[key]}: " if key in lines else ""
         if item["type"] == "extra_forbidden":
-            yield f"unknown setting {key!r}; {nearest(key, known)}"
+            yield f"{where}unknown setting {key!r}; {nearest(key, known)}"
+        elif item["type"] == "literal_error":
+            choices = re.findall(r"'([^']*)'", item["ctx"]["expected"])
+            close = difflib.get_close_matches(str(item["input"]), choices, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            yield f"{where}{key}: unknown value {item['input']!r}; known: {', '.join(choices)}{hint}"
         elif item["type"] == "value_error":
-            yield f"{key}: {item['ctx']['error']}"
+            yield f"{where}{key}: {item['ctx']['error']}"
         else:
-            yield f"{key}: {item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}"
+            yield f"{where}{key}: {item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}"
 
 
 def setting_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -1,18 +1,84 @@
-"""What a person sees: plain lines, tables and a progress bar. Results go to stdout, bars to stderr."""
+"""What a person sees: plain lines, tables and a progress bar. Results go to stdout, bars and errors to stderr.
 
+A stage says things; how much of it is shown is the command's affair (`output`). What is not shown is in the log.
+"""
+
+import io
+import math
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from tqdm import tqdm
+
+WIDTH = 120  # columns, where there is no terminal that has its own
+LINE_EVERY_S = 30.0  # between two lines of progress, where there is no terminal for a bar
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How much is shown.
+
+    Attributes:
+        quiet: no lines, tables and bars; errors and what `result` is given alone.
+        verbose: also what `detail` is given.
+        unseen: takes what is not shown.
+    """
+
+    quiet: bool = False
+    verbose: bool = False
+    unseen: Callable[[str], None] = lambda text: None
+
+
+_output = Output()
+
+
+@contextmanager
+def output(chosen: Output) -> Iterator[None]:
+    """Shows as much as was chosen while it lasts."""
+    global _output
+    before, _output = _output, chosen
+    try:
+        yield
+    finally:
+        _output = before
 
 
 def say(text: str = "") -> None:
     """One line to stdout, above a running progress bar."""
+    if _output.quiet:
+        _output.unseen(text)
+    else:
+        result(text)
+
+
+def detail(text: str) -> None:
+    """A line that only --verbose shows."""
+    if _output.verbose:
+        result(text)
+    else:
+        _output.unseen(text)
+
+
+def result(text: str) -> None:
+    """A line that --quiet shows too."""
     tqdm.write(text, file=sys.stdout)
     sys.stdout.flush()
+
+
+def error(text: str) -> None:
+    """One line to stderr, an error or a warning; its first word is red or yellow on a terminal with colours."""
+    line = Text(text)
+    line.highlight_regex(r"^(error|unexpected error)\b", "bold red")
+    line.highlight_regex(r"^warning\b", "yellow")
+    # Soft wrap leaves the line whole: whoever reads it in a file or copies a path from it wants no breaks.
+    Console(stderr=True, soft_wrap=True, highlight=False, emoji=False).print(line)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -22,11 +88,66 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
         grid.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
         grid.add_row(*(str(cell) for cell in row))
-    width = None if sys.stdout.isatty() else 120
-    Console(width=width, highlight=False, markup=False, emoji=False).print(grid)
+    show(grid)
 
 
-def progress(total: int, label: str, unit: str) -> "tqdm[Any]":
-    """A tqdm bar on stderr: live on a terminal, a line now and then elsewhere."""
-    interval_s = 0.1 if sys.stderr.isatty() else 10.0
-    return tqdm(total=total, desc=label, unit=unit, mininterval=interval_s, file=sys.stderr, dynamic_ncols=True)
+def show(grid: Any) -> None:
+    """Anything that rich can print, to stdout."""
+    file = io.StringIO() if _output.quiet else sys.stdout
+    width = None if file.isatty() else WIDTH
+    Console(file=file, width=width, highlight=False, markup=False, emoji=False).print(grid)
+    if isinstance(file, io.StringIO):
+        _output.unseen(file.getvalue().rstrip())
+
+
+def progress(total: int, label: str, unit: str, *, delay_s: float = 0.0) -> "tqdm[Any]":
+    """A tqdm bar on stderr: live on a terminal, a whole line now and then elsewhere; none where it is quiet.
+
+    Args:
+        delay_s: for what may be over at once: no bar before that.
+    """
+    bar = tqdm if sys.stderr.isatty() else _Lines
+    return bar(
+        total=total,
+        desc=label,
+        unit=unit,
+        file=sys.stderr,
+        dynamic_ncols=True,
+        delay=delay_s,
+        bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",  # fits into 80 columns
+        disable=_output.quiet,
+    )
+
+
+class _Lines(tqdm):
+    """Progress for a file or a pipe, where a bar that is drawn over itself would be one endless line."""
+
+    _shown: tuple[str, int] = ("", 0)
+    _shown_t = -math.inf
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+        now = time.monotonic()
+        self._shown_t = max(self._shown_t, now - self.format_dict["elapsed"])  # the first line takes its time too
+        if msg is None and now - self._shown_t >= LINE_EVERY_S:
+            self._write(now)
+        return False  # nothing is left on the screen to be cleared
+
+    def _write(self, now: float) -> None:
+        self._shown, self._shown_t = (self.desc, self.n), now
+        elapsed = self.format_dict["elapsed"]
+        togo_s = elapsed / self.n * (self.total - self.n) if self.n and self.total else 0
+        left = f", about {self.format_interval(togo_s)} left" if togo_s else ""
+        told = (
+            f"{self.desc.removesuffix(': ')}: {self.n} of {self.total} {self.unit}s in {self.format_interval(elapsed)}"
+        )
+        self.fp.write(f"{told}{left}{', ' if self.postfix else ''}{self.postfix or ''}\n")
+        self.fp.flush()
+
+    def clear(self, nolock: bool = False) -> None:
+        """There is nothing to clear."""
+
+    def close(self) -> None:
+        if not self.disable and self.n and self._shown != (self.desc, self.n):
+            self._write(time.monotonic())
+        self.leave = False
+        super().close()

@@ -18,7 +18,6 @@ from pipeline.manifest import read_labels
 from pipeline.metrics import clustering_scores
 from pipeline.provenance import stable_hash
 from pipeline.reduce import encoders_of, untrained
-from tib.baselines import CannotCluster, baselines
 
 BASELINE_SEEDS = range(5)
 SCORES = ("acc", "nmi", "ari", "n_clusters_used")
@@ -68,16 +67,18 @@ def evaluate(settings: Settings, views: Views, labels: Mapping[str, str]) -> dic
     return metrics
 
 
-def is_evaluated(settings: Settings, labels: Mapping[str, str]) -> bool:
-    """Whether metrics.json and the page are of this very run and these labels."""
+def is_scored(settings: Settings, labels: Mapping[str, str]) -> bool:
+    """Whether metrics.json is of this very run and these labels."""
     try:
         metrics = json.loads((settings.results / "metrics.json").read_text(encoding="utf-8"))
-        return (
-            metrics["inputs"] == _inputs(_finished_run(settings.results), labels)
-            and (settings.results / "report.html").exists()
-        )
+        return bool(metrics["inputs"] == _inputs(_finished_run(settings.results), labels))
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def is_evaluated(settings: Settings, labels: Mapping[str, str]) -> bool:
+    """Whether the scores are of this very run and these labels, and the page is there."""
+    return is_scored(settings, labels) and (settings.results / "report.html").exists()
 
 
 def _inputs(run: Mapping[str, Any], labels: Mapping[str, str]) -> str:
@@ -116,6 +117,8 @@ def baseline_scores(
     Returns:
         name -> score -> {"mean", "sd"} over the seeds; name -> why there is no score.
     """
+    from tib.baselines import CannotCluster, baselines  # only now: it loads PyTorch
+
     found: dict[str, Any] = {}
     left_out: dict[str, str] = {}
     rows = np.array([row for row, clip_id in enumerate(views.clip_ids) if clip_id in labels_true], dtype=np.int64)
@@ -133,6 +136,8 @@ def baseline_scores(
 
 
 def _score(truth: NDArray[Any], clusters: NDArray[np.int64]) -> dict[str, float | int]:
+    from tib.baselines import CannotCluster
+
     there = clusters >= 0
     if not there.any():
         raise CannotCluster("no clip that has it has a label")

@@ -18,10 +18,11 @@ from extractors.clip import Clip
 from extractors.errors import ExtractionError
 from extractors.media import Media, MediaNeeds, read_media
 from pipeline.config import ExtractSettings, Settings
-from pipeline.console import progress, say, table
+from pipeline.console import detail, progress, say, table
 from pipeline.corpora.base import CorpusClip
 from pipeline.encoders import build, recipe_of, request_of
 from pipeline.errors import PipelineError
+from pipeline.features import exact_store
 from pipeline.manifest import to_clip
 from pipeline.sources import sources_of
 from pipeline.store import EmbeddingStore, Failure
@@ -92,17 +93,21 @@ def _chosen(settings: ExtractSettings, only: Sequence[str]) -> tuple[str, ...]:
 def _plan(settings: Settings, modality: str, clips: Sequence[Clip], retry_failed: bool) -> Job:
     """What is left to do for a modality. The encoder is loaded only if something is."""
     section, keep_sequence = getattr(settings.extract, modality), settings.extract.keep_sequence
-    features = settings.work / "features"
-    request = request_of(modality, section, keep_sequence=keep_sequence)
-    store = EmbeddingStore.find(features, modality, request)
-    job = _job(modality, store, clips, retry_failed) if store else None
+    job = account(settings, modality, clips, retry_failed=retry_failed)
     if job is None or job.pending:
         extractor = build(modality, section)
         recipe = recipe_of(modality, section, extractor, keep_sequence=keep_sequence)
-        store = EmbeddingStore.create(features, modality, recipe, request)
+        request = request_of(modality, section, keep_sequence=keep_sequence)
+        store = EmbeddingStore.create(settings.work / "features", modality, recipe, request)
         job = _job(modality, store, clips, retry_failed)
         job.extractor = extractor
     return job
+
+
+def account(settings: Settings, modality: str, clips: Sequence[Clip], *, retry_failed: bool = False) -> Job | None:
+    """What is done, failed and pending of a modality, without its encoder; None where nothing was begun."""
+    store = exact_store(settings, modality)
+    return _job(modality, store, clips, retry_failed) if store else None
 
 
 def _job(modality: str, store: EmbeddingStore, clips: Sequence[Clip], retry_failed: bool) -> Job:
@@ -127,7 +132,7 @@ def _run(jobs: Sequence[Job], clips: Sequence[Clip], settings: ExtractSettings) 
     total = sum(len(job.pending) for job in jobs)
     pool = concurrent.futures.ThreadPoolExecutor(settings.decode_workers, thread_name_prefix="decode")
     try:
-        with progress(total, "extract", "clip") as bar:
+        with progress(total, "extract", "embedding") as bar:
             bar.refresh()
             for chunk in _one_ahead(pool, chunks, jobs):
                 for job in jobs:
@@ -141,7 +146,9 @@ def _run(jobs: Sequence[Job], clips: Sequence[Clip], settings: ExtractSettings) 
 
 
 def _show_counts(bar: "tqdm[Any]", jobs: Sequence[Job]) -> None:
-    bar.set_postfix_str(" ".join(f"{j.modality} {j.n_done}+{j.n_failed} failed" for j in jobs), refresh=False)
+    failed = sum(j.n_failed for j in jobs)
+    done = ", ".join(f"{j.modality} {j.n_done}" for j in jobs)
+    bar.set_postfix_str(f"{done}, {failed} failed" if failed else done, refresh=False)
 
 
 Outcome = dict[str, Prepared | ExtractionError]
@@ -200,11 +207,14 @@ def _finish(job: Job, ready: Sequence[tuple[Clip, Prepared | ExtractionError]]) 
                 job.notes.append(f"{item.clip_id}: {item.note}")
     if failed:
         for clip_id, error in failed.items():
+            detail(f"extract: {job.modality}: {clip_id} failed, {error.cause}: {error.message}")
             source = job.sources[clip_id]
             job.failures[clip_id] = Failure(clip_id, error.stage, error.cause, error.message, source)
         job.store.write_failures(job.failures.values())
     if embeddings:
         job.store.write_part(embeddings, job.sources)
+        for embedding in embeddings:
+            detail(f"extract: {job.modality}: {embedding.clip_id} done, from {embedding.n_units} units")
     job.n_done += len(embeddings)
 
 

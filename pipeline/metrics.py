@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 
 def contingency(labels_true: Sequence[Any] | NDArray[Any], assignments: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
@@ -48,6 +46,9 @@ def clustering_scores(
         ValueError: no clips, or different lengths.
     Source: ACC by Kuhn 1955 as in Xie et al. 2016 (DEC); NMI and ARI as in scikit-learn.
     """
+    from scipy.optimize import linear_sum_assignment  # only now: both load for seconds
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
     counts = contingency(labels_true, assignments)
     rows, columns = linear_sum_assignment(counts, maximize=True)
     true, assigned = np.asarray(labels_true).ravel(), np.asarray(assignments).ravel()

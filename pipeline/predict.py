@@ -166,6 +166,11 @@ def predict_views(run_folder: Path, folder: Path, *, out: Path | None = None) ->
     return _predict_and_write(run, views.clip_ids, _for_model(run, views, reduced=reduced), out)
 
 
+def workdir_of(run_folder: Path, clips: Path) -> Path:
+    """Where what is made of new clips goes, unless another place is given."""
+    return run_folder / "predict" / clips.resolve().name
+
+
 def _settings_for(run_folder: Path, clips: Path, workdir: Path | None, overrides: Sequence[str]) -> Settings:
     """The run's settings, turned to other clips."""
     config = run_folder / "config.yaml"
@@ -175,7 +180,7 @@ def _settings_for(run_folder: Path, clips: Path, workdir: Path | None, overrides
         changes += ["corpus.kind=folder", "corpus.clips_per_class=null", "corpus.seed=null"]
     if not any(clips.glob("*.csv")):  # no table, so its columns have no names
         changes += ["corpus.file_column=null", "corpus.transcript_column=null"]
-    work = workdir or run_folder / "predict" / clips.resolve().name
+    work = workdir or workdir_of(run_folder, clips)
     return load_settings(config, [*changes, *overrides], corpus__root=clips, workdir=work)
 
 

@@ -19,8 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
-from sklearn.decomposition import PCA
-from sklearn.preprocessing import StandardScaler
 
 from pipeline.align import CLIP_IDS, Views, align, read_views
 from pipeline.config import Settings
@@ -31,6 +29,7 @@ from pipeline.files import write_atomic
 from pipeline.manifest import to_clip
 from pipeline.prepare import manifest_of
 from pipeline.provenance import stable_hash, versions
+from pipeline.store import EmbeddingStore
 
 ARRAYS, RECIPE = "reduction.safetensors", "recipe.json"
 
@@ -74,6 +73,9 @@ def fit_reduction(view: NDArray[np.float32], dim: int | None, *, standardize: bo
         view: (N, D), rows of NaN are left out.
         dim: dims to keep, at most min(N - 1, D); None keeps all, without a PCA.
     """
+    from sklearn.decomposition import PCA  # only now: it loads for seconds, and `status` reads what is here already
+    from sklearn.preprocessing import StandardScaler
+
     present = view[~np.isnan(view).any(axis=1)].astype(np.float64)
     scaler = StandardScaler(with_std=standardize).fit(present)
     scale = scaler.scale_ if standardize else np.ones(present.shape[1])
@@ -91,20 +93,9 @@ def reduce(settings: Settings) -> None:
     Raises:
         PipelineError: no manifest or embeddings, or too few clips to fit on.
     """
-    manifest, root = manifest_of(settings)
-    clips = [to_clip(clip, root) for clip in manifest]
-    clip_ids, stores = [clip.clip_id for clip in clips], stores_of(settings, clips, "reduce")
-    sources = {m: sources for m, (_, sources) in stores.items()}
+    clip_ids, stores = _stores(settings)
     folder = settings.work / "reduced"
-    inputs = stable_hash(
-        {
-            "settings": settings.reduce.model_dump(),
-            "clips": clip_ids,
-            "stores": {m: [store.fingerprint, sorted(store.done())] for m, (store, _) in stores.items()},
-            "sources": sources,
-        },
-        20,
-    )
+    inputs = _inputs(settings, clip_ids, stores)
     if _inputs_of(folder) == inputs:
         say(f"reduce: nothing to do: {folder} is up to date")
         return
@@ -127,6 +118,37 @@ def reduce(settings: Settings) -> None:
         "versions": versions(("numpy", "scikit-learn")),
     }
     _write(folder, reduced, fitted, recipe)
+
+
+def is_reduced(settings: Settings) -> bool:
+    """Whether `reduce` would do nothing: the reduced views are of these settings and of what the store holds now.
+
+    Raises:
+        PipelineError: no manifest or embeddings.
+    """
+    clip_ids, stores = _stores(settings)
+    return _inputs_of(settings.work / "reduced") == _inputs(settings, clip_ids, stores)
+
+
+Stores = dict[str, tuple[EmbeddingStore, dict[str, str]]]
+
+
+def _inputs(settings: Settings, clip_ids: list[str], stores: Stores) -> str:
+    """Hash of all that the reduced views depend on."""
+    inputs = {
+        "settings": settings.reduce.model_dump(),
+        "clips": clip_ids,
+        "stores": {m: [store.fingerprint, sorted(store.done())] for m, (store, _) in stores.items()},
+        "sources": {m: sources for m, (_, sources) in stores.items()},
+    }
+    return stable_hash(inputs, 20)
+
+
+def _stores(settings: Settings) -> tuple[list[str], Stores]:
+    """The clips of the manifest, and each modality's store with the stamps its rows must have."""
+    manifest, root = manifest_of(settings)
+    clips = [to_clip(clip, root) for clip in manifest]
+    return [clip.clip_id for clip in clips], stores_of(settings, clips, "reduce")
 
 
 def _common_dim(views: Views, dim: int | None) -> int | None:

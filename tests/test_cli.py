@@ -142,7 +142,7 @@ def test_text_of_clips_is_data_in_the_report(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trian"], "No such command 'trian'"),
+        (["trian"], "no such stage 'trian'; did you mean 'train'?"),
         (["train", "--config", "configs/nowhere.yaml"], "no such config file"),
         (["train", "--set", "train.n_cluster=3"], "did you mean 'train.n_clusters'?"),
         (["train", "--views", "nowhere", "--clusters", "3"], "--views nowhere: no such folder"),

@@ -65,6 +65,13 @@ def test_folders_follow_the_name(tmp_path):
         ("clusters=3", "did you mean 'train.n_clusters'"),
         ("zzz=3", "unknown setting 'zzz'; known here: corpus"),
         ("train.n_clusters=seven", "train.n_clusters: .*integer.*got 'seven'"),
+        (
+            "train.objective=refrence",
+            r"train.objective: unknown value 'refrence'; known: tib, reference \(did you mean",
+        ),
+        ("extract.text.precision=int4", "extract.text.precision: unknown value 'int4'; known: fp32, bf16$"),
+        ("extract.audio.device=7", "extract.audio.device: unknown value 7; known: auto, cpu, cuda$"),
+        ("corpus.label_rule=round", "known: round7, sign3, sign2, as_is .did you mean 'round7'"),
         ("train.n_clusters=1", "train.n_clusters: .*greater than or equal to 2, got 1"),
         ("corpus=3", "corpus: .*got 3"),
         ("extract.visual.frames_per_clip=null", "one of fps and frames_per_clip must be set"),
@@ -98,7 +105,9 @@ def test_a_key_below_a_value_is_refused(tmp_path):
         (b"- a\n- b\n", "expected settings as `key: value`, got a list"),
         (b"a: [1\n", "is not YAML: .*line"),
         (b"\xff\xfe\xff", "as UTF-8 text|is not YAML"),
-        (b"train: {n_clusters: x}\n", r"bad.yaml: train.n_clusters"),
+        (b"train: {n_clusters: x}\n", r"bad.yaml:1: train.n_clusters"),
+        (b"name: x\ntrain:\n  n_cluster: 3\n", r"bad.yaml:3: unknown setting 'train.n_cluster'; did you mean"),
+        (b"extract:\n  visual:\n    fps: 2\n    frames_per_clip: 4\n", "bad.yaml:2: extract.visual: set fps or frames"),
     ],
 )
 def test_a_broken_file_is_told_in_one_line(tmp_path, content, message):
@@ -107,6 +116,17 @@ def test_a_broken_file_is_told_in_one_line(tmp_path, content, message):
     with pytest.raises(PipelineError, match=message) as caught:
         load_settings(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_is_named_where_it_is_at_fault_and_an_option_where_that_is(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("train:\n  n_clusters: none\n")
+    with pytest.raises(PipelineError, match=r"mine.yaml:2: train.n_clusters: .*got 'none'"):
+        load_settings(path, ["train.seed=1"])
+    with pytest.raises(PipelineError, match=r"^train.n_clusters: .*got 'few'$"):
+        load_settings(path, ["train.n_clusters=few"])
+    with pytest.raises(PipelineError, match=r"^train.n_clusters: .*got 0$"):
+        load_settings(path, train__n_clusters=0)
 
 
 def test_a_missing_file_is_named():

@@ -227,23 +227,3 @@ def test_a_killed_run_ends_like_one_that_was_not(tmp_path):
     assert parts(killed) == parts(whole)
     assert failures(killed) == failures(whole)
     assert not list(killed.rglob(".writing-*"))
-
-
-def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path):
-    root = write_folder_corpus(tmp_path / "clips", 12)
-    command = [sys.executable, "-m", "pipeline", "extract", "--clips", str(root)]
-    overrides = [*SMALL_ENCODERS, "extract.chunk_size=1", f"workdir={tmp_path / 'work'}"]
-    process = subprocess.Popen(
-        [*command, *(word for override in overrides for word in ("--set", override))],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 100
-    while process.poll() is None and not parts(tmp_path / "work") and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert said.endswith("stopped; what is finished is saved, and the same command goes on from there\n")
-    assert "Traceback" not in said

@@ -5,8 +5,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from pipeline.console import progress
 from pipeline.corpora.base import Corpus, unknown_name
 from pipeline.errors import PipelineError
 
@@ -53,7 +52,7 @@ def read_synthetic(root: Path, *, clips_per_class: int = 12, seed: int = 0) -> C
     from pipeline.corpora.folder import read_folder
     from pipeline.corpora.synthetic import write_synthetic_corpus
 
-    with tqdm(desc="drawing the demo's clips", unit="clip", delay=1.0, dynamic_ncols=True) as bar:
+    with progress(0, "drawing the demo's clips", "clip", delay_s=1.0) as bar:
 
         def show(n_done: int, n_clips: int) -> None:
             bar.total = n_clips

@@ -1,0 +1,130 @@
+"""What a stage ended with, as plain values for --json and as lines for --quiet: read from what it wrote."""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Settings
+from pipeline.manifest import read_labels, read_manifest
+
+COUNTED_PARTS = 500  # of a store; more take too long to read when someone wants to stop
+
+
+def prepared(settings: Settings) -> dict[str, Any]:
+    """Of prepare: {"manifest", "clips", "labels", "problems": kind -> count}."""
+    work = settings.work
+    with (work / "problems.csv").open(encoding="utf-8", newline="") as file:
+        problems = Counter(row["kind"] for row in csv.DictReader(file))
+    manifest = work / "manifest.jsonl"
+    n_clips, n_labels = len(read_manifest(manifest)), len(read_labels(work / "labels.csv"))
+    return {"manifest": manifest, "clips": n_clips, "labels": n_labels, "problems": dict(problems)}
+
+
+def prepared_lines(values: Mapping[str, Any]) -> list[str]:
+    problems = "".join(f", {count} {kind}" for kind, count in values["problems"].items())
+    return [f"prepare: {values['clips']} clips, {values['labels']} labels{problems}: {values['manifest']}"]
+
+
+def extracted(settings: Settings) -> dict[str, Any]:
+    """Of extract: {"features", "clips", "modalities": modality -> its accounts}; clips = done + failed + pending."""
+    from pipeline.status import accounts
+
+    found = accounts(settings)
+    modalities = {one.modality: asdict(one) for one in found}
+    return {
+        "features": settings.work / "features",
+        "clips": found[0].clips if found else 0,
+        "modalities": {name: {k: v for k, v in one.items() if k != "modality"} for name, one in modalities.items()},
+    }
+
+
+def extracted_lines(values: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for modality, one in values["modalities"].items():
+        causes = ", ".join(f"{count} {cause}" for cause, count in one["causes"].items())
+        failed = f", {one['failed']} failed ({causes})" if one["failed"] else ""
+        pending = f", {one['pending']} pending" if one["pending"] else ""
+        untrained = "; RANDOM weights, untrained" if one["trained"] is False else ""
+        lines.append(f"extract: {modality}: {one['done']} of {one['clips']} clips{failed}{pending}{untrained}")
+    return lines
+
+
+def embeddings_kept(settings: Settings) -> str:
+    """What an extraction that was stopped has left, in words; quick, as someone is waiting for the end."""
+    from pipeline.features import exact_store
+
+    counts = []
+    try:
+        n_clips = len(read_manifest(settings.work / "manifest.jsonl"))
+        for modality in settings.extract.modalities():
+            store = exact_store(settings, modality)
+            if store and len(list(store.folder.glob("part-*"))) > COUNTED_PARTS:
+                raise ValueError("too many to be counted now")
+            counts.append(f"{modality} {len(dict(store.done())) if store else 0}")
+    except Exception:  # a store in the making, a stop before there is a manifest: this line must not fail
+        return f"every clip that was finished, in {settings.work / 'features'}"
+    return f"embeddings of {n_clips} clips: {', '.join(counts)}"
+
+
+def reduced(settings: Settings) -> dict[str, Any]:
+    """Of reduce: {"reduced", "clips", "dim", "explained": modality -> share of the variance}."""
+    folder = settings.work / "reduced"
+    recipe, clip_ids = _read(folder / "recipe.json"), _read(folder / "clip_ids.json")
+    return {"reduced": folder, "clips": len(clip_ids), "dim": recipe["dim"], "explained": recipe["explained"]}
+
+
+def reduced_lines(values: Mapping[str, Any]) -> list[str]:
+    kept = ", ".join(f"{modality} {share:.0%}" for modality, share in values["explained"].items())
+    dim = f"{values['dim']} dims" if values["dim"] else "all dims"
+    return [f"reduce: {values['clips']} clips, {dim}, variance kept: {kept}: {values['reduced']}"]
+
+
+def scored(settings: Settings) -> dict[str, Any]:
+    """Of train and evaluate: {"results", "run": run.json, "metrics": metrics.json, "report"}."""
+    out = settings.results
+    page = out / "report.html"
+    record = {"run": _read(out / "run.json"), "metrics": _read(out / "metrics.json")}
+    return {"results": out, **record, "report": page if page.exists() else None}
+
+
+def scored_lines(values: Mapping[str, Any]) -> list[str]:
+    metrics = values["metrics"]
+    scores = metrics.get("scores")
+    told = "no labels" if scores is None else ", ".join(f"{name.upper()} {scores[name]:.3f}" for name in _SCORES)
+    used = f"{metrics['n_clusters_used']} of {metrics['n_clusters']} clusters"
+    lines = [f"train: {metrics['n_clips']} clips in {used}, {told}: {values['results']}"]
+    return lines + [f"train: {m}: RANDOM weights, untrained" for m in metrics["untrained_encoders"]]
+
+
+_SCORES = ("acc", "nmi", "ari")
+
+
+def predicted(run: Path, path: Path, n_failed: int) -> dict[str, Any]:
+    """Of predict: {"predictions", "clips", "failed", "clusters": cluster -> clips, "confidence": the mean, ...}."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    clusters = Counter(row["cluster"] for row in rows)
+    confidence = sum(float(row["confidence"]) for row in rows) / len(rows)
+    return {
+        "predictions": path,
+        "clips": len(rows),
+        "failed": n_failed,
+        "clusters": dict(sorted(clusters.items(), key=lambda item: int(item[0]))),
+        "confidence": confidence,
+        "untrained_encoders": _read(run / "run.json").get("untrained_encoders", []),
+    }
+
+
+def predicted_lines(values: Mapping[str, Any]) -> list[str]:
+    failed = f", {values['failed']} without a prediction" if values["failed"] else ""
+    told = f"{values['clips']} clips in {len(values['clusters'])} clusters, mean confidence {values['confidence']:.3f}"
+    lines = [f"predict: {told}{failed}: {values['predictions']}"]
+    return lines + [f"predict: {m}: RANDOM weights, untrained" for m in values["untrained_encoders"]]
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

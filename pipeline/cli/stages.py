@@ -1,0 +1,75 @@
+"""The stages in the order of a run, each imported when it is its turn."""
+
+from pathlib import Path
+
+from pipeline.cli.session import Session
+from pipeline.config import Settings
+from pipeline.console import say
+
+
+def prepare(session: Session, settings: Settings) -> int:
+    """Returns how many clips are lost to the manifest."""
+    from pipeline.prepare import prepare
+
+    with session.doing("prepare"):
+        return prepare(settings)
+
+
+def prepare_if_told(session: Session, settings: Settings) -> int:
+    """Prepares where a corpus is given; a workdir that was prepared before can go on without its raw clips."""
+    told = settings.corpus.root is not None or not (settings.work / "manifest.jsonl").exists()
+    return prepare(session, settings) if told else 0
+
+
+def extract(session: Session, settings: Settings, only: list[str] | None, retry_failed: bool) -> int:
+    """Returns how many failures there are in all, modalities counted apart."""
+    from pipeline.extract import extract
+    from pipeline.prepare import manifest_of
+
+    with session.doing("extract"):
+        manifest, root = manifest_of(settings)
+        return extract(settings, manifest, root, only=only or (), retry_failed=retry_failed)
+
+
+def reduce(session: Session, settings: Settings) -> None:
+    from pipeline.reduce import reduce
+
+    with session.doing("reduce"):
+        reduce(settings)
+
+
+def train(session: Session, settings: Settings) -> None:
+    """Trains, scores and writes the page; what is there of this very run already is shown."""
+    from pipeline.cluster import train
+    from pipeline.evaluate import evaluate, is_evaluated, labels_of, show
+    from pipeline.reduce import views_of
+
+    with session.doing("train"):
+        views = views_of(settings)
+        labels = labels_of(settings, views)
+        train(settings, views, labels)
+    if is_evaluated(settings, labels):
+        show(settings)
+        return
+    with session.doing("evaluate"):
+        evaluate(settings, views, labels)
+    report(session, settings)
+
+
+def evaluate(session: Session, settings: Settings) -> None:
+    from pipeline.evaluate import evaluate, labels_of
+    from pipeline.reduce import views_of
+
+    with session.doing("evaluate"):
+        views = views_of(settings)
+        evaluate(settings, views, labels_of(settings, views))
+
+
+def report(session: Session, settings: Settings, *, embed_media: bool = False) -> Path:
+    """Returns the page's path."""
+    from pipeline.report import report
+
+    with session.doing("report"):
+        page = report(settings, embed_media=embed_media)
+        say(f"report: wrote {page}")
+    return page
