@@ -20,7 +20,7 @@ define INSTALL_CHROMIUM
 endef
 
 .NOTPARALLEL:
-.PHONY: bench-tib help setup demo test test-browser lint lock docs
+.PHONY: bench-tib help setup demo test test-browser lint lock docs screenshots
 .PHONY: prepare extract reduce train evaluate report predict run status doctor export import
 
 help: ## list every target
@@ -63,6 +63,9 @@ lock: .venv/bin/uv ## requirements.lock anew from pyproject.toml
 
 docs: $(READY) ## docs/settings.md anew from the settings' own models
 	@$(PY) docs/settings_reference.py
+
+screenshots: $(READY) ## docs/images anew from the demo's report
+	@$(PY) docs/screenshots.py results/demo/report.html
 
 prepare: $(READY) ## corpus -> manifest and labels; says what does not match
 	@$(PY) -m pipeline prepare $(OPTIONS) $(CLIPS_OPTION) $(ARGS)
