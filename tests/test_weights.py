@@ -166,6 +166,16 @@ def test_a_damaged_file_is_told_from_an_unsafe_one(tmp_path, state, form):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("form", ["cut", "cut legacy", "cut safetensors"])
+def test_a_file_cut_anywhere_is_an_error_of_its_own(tmp_path, state, form):
+    path = damaged(tmp_path, state, form)
+    content = path.read_bytes()  # half of the file: what is cut from it is a shorter half
+    for length in range(0, len(content), max(1, len(content) // 150)):
+        path.write_bytes(content[:length])
+        with pytest.raises(WeightsError, match=r"cannot be read|refused"):
+            load_state_dict(path)
+
+
 @pytest.mark.parametrize(
     ("content", "found"),
     [([torch.zeros(2)], "a list"), ({"epoch": 3, "lr": 0.1}, "a dict with epoch, lr"), ({}, "nothing in it")],
