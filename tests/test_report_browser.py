@@ -203,7 +203,7 @@ def test_pointing_at_a_dot_shows_the_clip_and_a_click_opens_it(visit: Open, smal
         page.tab.mouse.click(*page.get(DOT, row))
         assert page.is_open(clips.clip_id[row])
         shown = page.see("#clip-body").inner_text()
-        for text in (clips.transcript[row], f"{100 * clips.confidence[row]:.0f} %", f"{clips.pitch_hz[row]:.0f} Hz"):
+        for text in (clips.transcript[row], f"{100 * clips.confidence[row]:.0f}%", f"{clips.pitch_hz[row]:.0f} Hz"):
             assert text in shown
         told = page.see(".alone li").all_inner_texts()
         for text, modality in zip(told, small.modalities, strict=True):

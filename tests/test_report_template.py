@@ -166,7 +166,7 @@ def test_ids_are_unique_and_everything_that_names_one_finds_it(make) -> None:
 
 def test_headline_and_scores_are_the_runs(page: Page, root: Element) -> None:
     tiles = [tile.text for tile in root.all("dl", class_="tiles")[0].all("dd", class_="figure")]
-    assert tiles == ["24", "3 of 4", "83 %", "0.74", "71 %"]
+    assert tiles == ["24", "3 of 4", "83%", "0.74", "71%"]
     assert page.headline.sentences[0] == root.all("p", class_="lead")[0].text
     shown, others = (rows_of(table) for table in root.all("table", class_="scores"))
     methods = [row[0] for row in shown[1:]]
@@ -191,13 +191,13 @@ def test_a_card_shows_what_is_known_of_its_cluster(page: Page, root: Element) ->
     said = cards[0].text
     assert "Much higher than all clips (+1.2 sd; all 172)" in said
     assert "Quieter than all clips (−0.6 sd; all −21)" in said
-    assert "100 % agree Alone, it finds this cluster too. The other modalities add next to nothing (0.01 bits)." in said
+    assert "100% agree Alone, it finds this cluster too. The other modalities add next to nothing (0.01 bits)." in said
     assert "mostly finds this cluster (else most often in 1). The other modalities add a little (0.30 bits)." in said
     assert (
         "mostly puts these clips elsewhere (else most often in 0). The other modalities add much (1.20 bits)." in said
     )
     label, n = page.clusters[0].labels[0]
-    assert f"{label} {n} · {100 * n / page.clusters[0].n_labelled:.0f} %" in said
+    assert f"{label} {n} · {100 * n / page.clusters[0].n_labelled:.0f}%" in said
 
 
 def test_labels_against_clusters_restarts_and_accounts_are_tables(page: Page, root: Element) -> None:

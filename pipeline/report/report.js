@@ -28,7 +28,7 @@
     return element;
   }
 
-  const percent = (share) => `${Math.round(100 * share)} %`;
+  const percent = (share) => `${Math.round(100 * share)}%`;
   const count = (n) => n.toLocaleString("en");
   const sureness = (row) => `${percent(CLIPS.confidence[row])} sure`;
   const unseen = (text) => el("span", { class: "visually-hidden" }, text);
@@ -86,7 +86,7 @@
 
   function update() {
     shown = matches();
-    $("least-shown").textContent = `${$("least").value} %`;
+    $("least-shown").textContent = `${$("least").value}%`;
     const all = `${count(N)} ${N === 1 ? "clip" : "clips"}`;
     $("count").textContent = shown.length === N ? all : `${count(shown.length)} of ${all} match`;
     $("show-all").hidden = shown.length === N;
@@ -224,7 +224,7 @@
     if (by === "cluster" || by === "label") drawKeys(by);
     else {
       const least = `least sure, ${percent(leastOf(by))}`;
-      const [low, high] = by === "agreement" ? ["none", "all agree"] : [least, "100 %, sure"];
+      const [low, high] = by === "agreement" ? ["none", "all agree"] : [least, "100%, sure"];
       const ramp = el("span", { class: "ramp", "aria-hidden": "true" });
       $("legend").replaceChildren(el("span", {}, low), ramp, el("span", {}, high));
     }
