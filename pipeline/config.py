@@ -47,6 +47,7 @@ class CorpusSettings(Section):
     file_column: str | None = Field(None, description="folder: column with the media file")
     transcript_column: str | None = Field(None, description="folder: column with the words")
     label_column: str | None = Field(None, description="folder: column with the label, if any")
+    video_column: str | None = Field(None, description="folder: column with the recording or speaker clips share")
     clips_per_class: int | None = Field(None, ge=1, description="synthetic: clips drawn for each of 7 classes")
     seed: int | None = Field(None, ge=0, description="synthetic: seed of the whole corpus")
 

@@ -20,6 +20,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "start_s": (float, int),
     "end_s": (float, int, type(None)),
     "transcript": (str, type(None)),
+    "video": (str, type(None)),
 }
 _LABEL_COLUMNS = ("clip_id", "label")
 _PROBLEM_COLUMNS = ("kind", "where", "message")

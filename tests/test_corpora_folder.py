@@ -320,3 +320,20 @@ def test_the_grid_clips_are_read_as_they_are() -> None:
     assert corpus.problems == []
     assert corpus.clips[0] == CorpusClip("bbaf4p", "bbaf4p.mpg", transcript="bin blue at f four please")
     assert set(corpus.labels.values()) == {"bin", "lay", "place", "set"}
+
+
+def test_a_table_can_say_which_clips_share_a_video(tmp_path):
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        (tmp_path / name).touch()
+    (tmp_path / "clips.csv").write_text(
+        "file,transcript,speaker,tape\na.mp4,one,ann,1\nb.mp4,two, ann ,2\nc.mp4,three,,2\n"
+    )
+    assert [clip.video for clip in read_folder(tmp_path).clips] == ["ann", "ann", None]
+    assert [clip.video for clip in read_folder(tmp_path, video_column="tape").clips] == ["1", "2", "2"]
+    by_speaker = read_folder(tmp_path, label_column="speaker")
+    assert [clip.video for clip in by_speaker.clips] == [None] * 3  # a label never gets into the manifest
+    with pytest.raises(PipelineError, match=r"corpus\.video_column"):
+        read_folder(tmp_path, video_column="film")
+    (tmp_path / "clips.csv").unlink()
+    with pytest.raises(PipelineError, match="the columns that are set need one"):
+        read_folder(tmp_path, video_column="film")

@@ -26,7 +26,7 @@ from pipeline.manifest import (
 
 CLIPS = [
     CorpusClip("-a_1", "Raw/-a/1.mp4", transcript="好\u2028\n\"'"),
-    CorpusClip("b", "b.mp4", 0.5, 2.0, None),
+    CorpusClip("b", "b.mp4", 0.5, 2.0, None, "tape"),
 ]
 
 clips = st.builds(
@@ -35,6 +35,7 @@ clips = st.builds(
     media=st.text(),
     start_s=st.floats(0, 1e6),
     end_s=st.none() | st.floats(1e6, 1e9, exclude_min=True),
+    video=st.none() | st.text(),
     transcript=st.none() | st.text(st.sampled_from("a\n\r\u2028\u2029\x85\0\"',\\\ufeff好😀") | st.characters()),
 )
 
@@ -58,6 +59,7 @@ def test_the_manifest_is_one_json_object_a_line(tmp_path: Path) -> None:
         "start_s": 0.0,
         "end_s": None,
         "transcript": "好\u2028\n\"'",
+        "video": None,
     }
     assert (second["start_s"], second["end_s"], second["transcript"]) == (0.5, 2.0, None)
 
@@ -173,7 +175,8 @@ def test_labels_never_reach_the_manifest(tmp_path: Path) -> None:
     write_manifest(tmp_path / "manifest.jsonl", corpus.clips)
     text = (tmp_path / "manifest.jsonl").read_text()
     assert corpus.labels == {"v_1": "-2.718281"}
-    assert set(json.loads(text)) == {"clip_id", "media", "start_s", "end_s", "transcript"}
+    assert set(json.loads(text)) == {"clip_id", "media", "start_s", "end_s", "transcript", "video"}
+    assert json.loads(text)["video"] == "v"
     for secret in ("label", "2.718", "1.414", "egative", "train"):
         assert secret not in text
 

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def read_synthetic(root: Path, *, clips_per_class: int = 12, seed: int = 0) -> C
         PipelineError: root holds another corpus, or cannot be written.
     """
     from pipeline.corpora.folder import read_folder
-    from pipeline.corpora.synthetic import write_synthetic_corpus
+    from pipeline.corpora.synthetic import speakers, write_synthetic_corpus
 
     with progress(0, "drawing the demo's clips", "clip", delay_s=1.0) as bar:
 
@@ -59,4 +60,7 @@ def read_synthetic(root: Path, *, clips_per_class: int = 12, seed: int = 0) -> C
             bar.update(n_done - bar.n)
 
         write_synthetic_corpus(root, clips_per_class=clips_per_class, seed=seed, progress=show)
-    return read_folder(root)
+    corpus = read_folder(root)
+    who = speakers(clips_per_class, seed)
+    corpus.clips = [replace(clip, video=who.get(clip.media)) for clip in corpus.clips]
+    return corpus

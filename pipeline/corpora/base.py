@@ -30,6 +30,7 @@ class CorpusClip:
         start_s: where the clip begins in the file, seconds.
         end_s: where it ends, seconds; None is the end of the file.
         transcript: "" where the corpus gives no words for this clip, None where it gives no transcript at all.
+        video: name of the recording, or the speaker, that it shares with other clips; None where only `media` tells.
 
     Raises:
         ValueError: what `Clip` refuses: an empty clip_id, a span that is empty or negative.
@@ -40,6 +41,7 @@ class CorpusClip:
     start_s: float = 0.0
     end_s: float | None = None
     transcript: str | None = None
+    video: str | None = None
 
     def __post_init__(self) -> None:
         Clip(self.clip_id, self.media, self.start_s, self.end_s)

@@ -10,7 +10,8 @@ from pipeline.corpora.tables import Row, Table, decode_text, parse_number, read_
 from pipeline.errors import PipelineError
 
 _FILE_COLUMN, _TRANSCRIPT_COLUMN, _LABEL_COLUMN = "file", "transcript", "label"
-_DEFAULTS = (_FILE_COLUMN, _TRANSCRIPT_COLUMN)
+_VIDEO_COLUMNS = ("video", "speaker")  # the first that is there
+_DEFAULTS = (_FILE_COLUMN, _TRANSCRIPT_COLUMN, None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class _Columns:
     file: str
     transcript: str | None
     label: str | None
+    video: str | None
 
 
 def read_folder(
@@ -29,6 +31,7 @@ def read_folder(
     file_column: str = _FILE_COLUMN,
     transcript_column: str = _TRANSCRIPT_COLUMN,
     label_column: str | None = None,
+    video_column: str | None = None,
     label_rule: str = "as_is",
 ) -> Corpus:
     """Reads a folder of media files and its subfolders.
@@ -44,6 +47,8 @@ def read_folder(
         file_column: column with the media file, relative to root.
         transcript_column: column with the words; "" where the corpus has none.
         label_column: column with the label; None takes "label" if there is one.
+        video_column: column with the recording or the speaker that clips share; None takes "video" or "speaker" if
+            there is one.
         label_rule: how a label becomes a class; see `label_rules.apply_label_rule`.
     Returns:
         A clip for each row whose file is there, then for each media file that no row lists; where two have one id,
@@ -60,10 +65,10 @@ def read_folder(
     listed: set[str] = set()
     if path is not None:
         found = read_table(path, table or path.name)
-        columns = _columns(found, file_column, transcript_column, label_column)
+        columns = _columns(found, file_column, transcript_column, label_column, video_column)
         corpus.problems.extend(found.problems)
         listed = _add_rows(corpus, tree, found, columns, label_rule)
-    elif label_column is not None or (file_column, transcript_column or _TRANSCRIPT_COLUMN) != _DEFAULTS:
+    elif (file_column, transcript_column or _TRANSCRIPT_COLUMN, label_column, video_column) != _DEFAULTS:
         raise PipelineError(
             f"no *.csv with a column {file_column!r} in {root}, and the columns that are set need one; "
             "set corpus.table or corpus.file_column"
@@ -87,7 +92,7 @@ def _find_table(root: Path, file_column: str) -> Path | None:
     return tables[0] if tables else None
 
 
-def _columns(table: Table, file: str, transcript: str, label: str | None) -> _Columns:
+def _columns(table: Table, file: str, transcript: str, label: str | None, video: str | None) -> _Columns:
     table.require(file, "corpus.file_column")
     if transcript:
         table.require(transcript, "corpus.transcript_column")
@@ -95,7 +100,11 @@ def _columns(table: Table, file: str, transcript: str, label: str | None) -> _Co
         table.require(label, "corpus.label_column")
     elif _LABEL_COLUMN in table.columns:
         label = _LABEL_COLUMN
-    return _Columns(file, transcript or None, label)
+    if video is not None:
+        table.require(video, "corpus.video_column")
+    else:
+        video = next((name for name in _VIDEO_COLUMNS if name in table.columns and name not in (file, label)), None)
+    return _Columns(file, transcript or None, label, video)
 
 
 def _add_rows(corpus: Corpus, tree: Tree, table: Table, columns: _Columns, label_rule: str) -> set[str]:
@@ -138,6 +147,7 @@ def _clip(row: Row, media: str, columns: _Columns) -> CorpusClip:
         start_s=parse_number(start) if start else 0.0,
         end_s=parse_number(end) if end else None,
         transcript=row.cells[columns.transcript] if columns.transcript else None,
+        video=(row.cells[columns.video].strip() or None) if columns.video else None,
     )
 
 

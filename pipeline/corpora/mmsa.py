@@ -72,11 +72,12 @@ def _add_clips(corpus: Corpus, table: Table, media: list[str], label_rule: str) 
             corpus.report("transcript_without_clip", where, f"no media file for clip {n!r} of video {video!r}")
             continue
         listed.add(found)
-        if corpus.add(CorpusClip(clip_id, found, transcript=row.cells["text"]), where):
+        if corpus.add(CorpusClip(clip_id, found, transcript=row.cells["text"], video=video), where):
             add_label(corpus, clip_id, row.cells["label"], label_rule, where)
     for path in media:
-        clip_id = segment_id(*_video_and_n(path))
-        if path not in listed and corpus.add(CorpusClip(clip_id, path), path):
+        video, n = _video_and_n(path)
+        clip_id = segment_id(video, n)
+        if path not in listed and corpus.add(CorpusClip(clip_id, path, video=video), path):
             corpus.report("clip_without_transcript", clip_id, f"no row in {table.name} for {path}")
 
 

@@ -61,7 +61,7 @@ def _read_raw(root: Path, raw: str) -> Corpus:
             corpus.report("unreadable_row", path, "expected a file name <video>_<n>")
             continue
         clip_id = segment_id(video, n)
-        kept = corpus.add(CorpusClip(clip_id, path, transcript=transcripts.get(clip_id)), path)
+        kept = corpus.add(CorpusClip(clip_id, path, transcript=transcripts.get(clip_id), video=video), path)
         if kept and clip_id not in transcripts:
             message = f"no line {n}{_DELIMITER} in {_TRANSCRIPT_FOLDER}/{video}{_TRANSCRIPT_SUFFIX}"
             corpus.report("clip_without_transcript", clip_id, message)

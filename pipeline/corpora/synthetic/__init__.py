@@ -4,6 +4,6 @@ corpus.py writes it; plan.py decides what each clip shows; script.py has the wor
 face.py, acting.py and scene.py the picture; mux.py the mp4.
 """
 
-from pipeline.corpora.synthetic.corpus import write_synthetic_corpus
+from pipeline.corpora.synthetic.corpus import speakers, write_synthetic_corpus
 
-__all__ = ["write_synthetic_corpus"]
+__all__ = ["speakers", "write_synthetic_corpus"]

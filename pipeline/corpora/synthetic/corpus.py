@@ -66,6 +66,13 @@ def write_synthetic_corpus(
         os.replace(root / _UNFINISHED, root / _DESCRIPTION)
 
 
+def speakers(clips_per_class: int, seed: int) -> dict[str, str]:
+    """Media file relative to the corpus folder -> name of the person who speaks in it."""
+    plans = plan_clips(clips_per_class, seed)
+    numbers = {person: number for number, person in enumerate(dict.fromkeys(plan.person for plan in plans), start=1)}
+    return {f"clips/{plan.clip_id}.mp4": f"person_{numbers[plan.person]:02d}" for plan in plans}
+
+
 def _describe(clips_per_class: int, seed: int) -> dict[str, Any]:
     return {
         "generator": "pipeline.corpora.synthetic",
