@@ -1,174 +1,21 @@
-"""The report in a headless Chromium: it opens in silence, does what its buttons say, plays clips, and can be read."""
+"""The report in a headless Chromium: it opens in silence, does what its buttons say, and plays clips."""
 
-import base64
 import re
-import shutil
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from media_factory import write_clip
-from page_factory import ATTACK, bare_page, hostile_page, make_page
+from browser_visit import DOT, DOTS, FOCUSED, MANY, OPEN_ALL, ROWS, Open
+from page_factory import ATTACK, hostile_page
 
-from pipeline.report import render
 from pipeline.report.page import Page
 
+pytest_plugins = ("browser_fixtures",)
 pytestmark = pytest.mark.browser
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-OWN = ("file:", "data:", "blob:")
-MANY = 2199
-# Plotly keeps what it draws on the element: the dots of the clips that match are its second trace.
-DOTS = "document.getElementById('map-plot').data[1]"
-ROWS = f"{DOTS}.customdata"
-FOCUSED = "document.activeElement"
-OPEN_ALL = "document.querySelectorAll('details').forEach((details) => { details.open = true; })"
-GROUND = "(element) => getComputedStyle(element || document.body).backgroundColor"
-
-# Pixel of a clip's dot in the window.
-DOT = """(row) => {
-  const plot = document.getElementById("map-plot"), { xaxis, yaxis } = plot._fullLayout, trace = plot.data[1];
-  const i = trace.customdata.indexOf(row), box = plot.getBoundingClientRect();
-  return [box.left + xaxis._offset + xaxis.l2p(trace.x[i]), box.top + yaxis._offset + yaxis.l2p(trace.y[i])];
-}"""
-
-# [contrast, colour, background, text] of each text that can be seen, as WCAG 2 defines it; colours read back from a
-# canvas, whatever their notation, and laid over what is behind them. A legend's symbol is no text.
-CONTRASTS = """() => {
-  const context = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
-  const rgba = (colour) => {
-    context.clearRect(0, 0, 1, 1); context.fillStyle = colour; context.fillRect(0, 0, 1, 1);
-    const [r, g, b, a] = context.getImageData(0, 0, 1, 1).data;
-    return [r, g, b, a / 255];
-  };
-  const over = (top, bottom) => [0, 1, 2].map((i) => top[i] * top[3] + bottom[i] * (1 - top[3])).concat(1);
-  const behind = (element) => {
-    if (!element) return [255, 255, 255, 1];
-    const own = rgba(getComputedStyle(element).backgroundColor);
-    return own[3] === 1 ? own : over(own, behind(element.parentElement));
-  };
-  const luminance = (c) => [0.2126, 0.7152, 0.0722].reduce((sum, weight, i) => {
-    const v = c[i] / 255;
-    return sum + weight * (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-  }, 0);
-  const isText = (e) => !e.matches(":disabled, option, script, noscript, .symbol")
-    && e.checkVisibility({ opacityProperty: true, visibilityProperty: true })
-    && (e.matches("select, input[type=search]") || [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()));
-  return [...document.body.querySelectorAll("*")].filter(isText).map((e) => {
-    const label = e.closest(".annotation-text-g");
-    const colour = getComputedStyle(e)[e instanceof SVGElement ? "fill" : "color"];
-    const ground = label ? rgba(getComputedStyle(label.querySelector("rect")).fill) : behind(e);
-    const [a, b] = [luminance(over(rgba(colour), ground)), luminance(ground)];
-    return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), colour, ground.join(), e.textContent.slice(0, 40)];
-  });
-}"""
 
 NAMELESS = """() => [...document.querySelectorAll("a, button, select, input, video, audio, [role=img], [role=region]")]
   .filter((e) => !["aria-label", "aria-labelledby"].some((name) => e.getAttribute(name)))
   .filter((e) => !e.textContent.trim() && !e.labels?.length)
   .map((e) => e.outerHTML)"""
-
-
-class Visit:
-    """An open page and what it said and asked for."""
-
-    def __init__(self, tab: Any) -> None:
-        self.tab, self.said, self.asked = tab, [], []
-        tab.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
-        tab.on("pageerror", lambda error: self.said.append(f"error: {error}"))
-        tab.on("dialog", lambda dialog: (self.said.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        tab.context.on("request", lambda request: self.asked.append(request.url))
-
-    @property
-    def strangers(self) -> list[str]:
-        return [url for url in self.asked if not url.startswith(OWN)]
-
-    def get(self, expression: str, argument: Any = None) -> Any:
-        return self.tab.evaluate(expression, argument)
-
-    def see(self, selector: str) -> Any:
-        return self.tab.locator(selector)
-
-    def settle(self, expression: str, expected: Any = True) -> None:
-        """Waits until an expression has a value: by asking, as the page's policy has no room for a watcher's eval."""
-        until = time.monotonic() + 10
-        while (found := self.get(expression)) != expected:
-            assert time.monotonic() < until, (expression, found)
-            time.sleep(0.02)
-
-    def is_open(self, clip_id: str) -> bool:
-        return self.see("dialog[open] #clip-name").text_content() == clip_id
-
-    def fits(self, width: int) -> None:
-        """Nothing lies beside the window, when it has this width and the plots have followed."""
-        self.tab.set_viewport_size({"width": width, "height": 900})
-        self.settle("document.documentElement.scrollWidth <= innerWidth")
-
-
-Open = Callable[..., Visit]
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """One browser for all tests of the file; not for the session, as its event loop stays on while it lives."""
-    if not CHROMIUM:
-        pytest.skip("no Chromium here: install Debian's `chromium`, or Google Chrome, to test the report in a browser")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--mute-audio"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def small() -> Page:
-    """What small.html shows."""
-    return make_page(media="a%20clip.mp4", media_kind="video")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, small: Page) -> Path:
-    """Pages by name, and beside them the real clip that they link."""
-    at = tmp_path_factory.mktemp("pages")
-    clip = write_clip(at / "a clip.mp4", size=(160, 120), duration_s=3)
-    embedded = "data:video/mp4;base64," + base64.b64encode(clip.read_bytes()).decode()
-    pages = {
-        "small": small,
-        "bare": bare_page(),
-        "dozen": make_page(60, 12),
-        "many": make_page(MANY, 17),
-        "hostile": hostile_page(),
-        "embedded": make_page(6, 2, media=embedded, media_kind="video"),
-        "moved": make_page(6, 2, media="gone.mp4", media_kind="video"),
-        "heard": make_page(6, 2, media="a%20clip.mp4", media_kind="audio"),
-    }
-    for name, page in pages.items():
-        (at / f"{name}.html").write_text(render(page), encoding="utf-8")
-    return at
-
-
-@pytest.fixture
-def visit(chromium: Any, folder: Path) -> Iterator[Open]:
-    """Opens a page by its name, in a window of its own; whatever it says on the console fails the test at its end."""
-    contexts, visits = [], []
-
-    def open_page(name: str, *, width: int = 1280, silent: bool = True, **options: Any) -> Visit:
-        context = chromium.new_context(viewport={"width": width, "height": 900}, **options)
-        contexts.append(context)
-        found = Visit(context.new_page())
-        found.tab.goto((folder / f"{name}.html").as_uri())
-        if silent:
-            visits.append(found)
-        return found
-
-    yield open_page
-    said = [(one.said, one.strangers) for one in visits]
-    for context in contexts:
-        context.close()
-    assert said == [([], [])] * len(visits)
 
 
 @pytest.mark.parametrize(("name", "n_clips"), [("small", 24), ("bare", 5), ("many", MANY)])
@@ -233,6 +80,22 @@ def test_the_keyboard_alone_reaches_every_clip(visit: Open, small: Page) -> None
     assert item.evaluate("(element) => element === document.activeElement")
 
 
+def test_keys_go_on_where_the_list_ends(visit: Open, small: Page) -> None:
+    page, ids = visit("small"), small.clips.clip_id
+    page.see(".gallery .item").nth(22).click()
+    page.see("#next").press("Enter")
+    assert page.is_open(ids[23])
+    assert page.see("#next").is_disabled()
+    page.tab.keyboard.press("ArrowLeft")
+    assert page.is_open(ids[22])
+    page.tab.keyboard.press("Escape")
+    page.see(".gallery .item").nth(1).click()
+    page.see("#previous").press("Enter")
+    assert page.is_open(ids[0])
+    page.tab.keyboard.press("ArrowRight")
+    assert page.is_open(ids[1])
+
+
 def test_from_a_clip_to_its_clusters_card_and_back_to_the_map(visit: Open, small: Page) -> None:
     page = visit("small")
     page.see(".gallery .item").nth(1).click()
@@ -258,8 +121,9 @@ def test_filters_and_search_act_on_the_map_and_the_list(visit: Open, small: Page
     matched([row for row in rows if clips.cluster[row] == 2])
     page.see("#label").select_option("label 2")
     matched([row for row in rows if clips.cluster[row] == 2 and clips.label[row] == "label 2"])
-    page.see("#show-all").click()
+    page.see("#show-all").press("Enter")
     page.settle("document.getElementById('count').textContent", "24 clips")
+    assert page.get(f"{FOCUSED}.id") == "order"  # the button goes, and the keyboard stays where it was
     page.see("#query").focus()
     keys.type("FILM clip_")
     matched([row for row in rows if "film" in clips.transcript[row].lower()])
@@ -285,24 +149,6 @@ def test_a_long_list_grows_when_asked_and_the_focus_goes_on(visit: Open) -> None
     page.tab.get_by_text("Show more of 2,199").click()
     assert page.see(".gallery .item").count() == 120
     assert "clip_0060" in page.get(f"{FOCUSED}.textContent")
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_cluster_has_one_colour_everywhere_which_colour_blind_eyes_tell_apart(visit: Open, scheme: str) -> None:
-    page = visit("dozen", color_scheme=scheme)
-    badges = [page.see(f"#cluster-{k} .card-title .badge").evaluate(GROUND) for k in range(12)]
-    marker, rows = page.get(f"{DOTS}.marker"), page.get(ROWS)
-    looks = {(row % 12, marker["color"][i], marker["symbol"][i]) for i, row in enumerate(rows)}
-    assert {(k, colour) for k, colour, _ in looks} == set(enumerate(badges))
-    assert len({look[1:] for look in looks}) == 12  # those of one colour have dots of two shapes
-
-    rgb, surface = _linear_rgb(badges[:10]), _linear_rgb([page.see("#cluster-0").evaluate(GROUND)])
-    luminance, ground = (colours @ [0.2126, 0.7152, 0.0722] for colours in (rgb, surface))
-    assert (np.maximum(luminance, ground) + 0.05 >= 3 * (np.minimum(luminance, ground) + 0.05)).all()
-    for eyes, seen in SEEN_BY.items():
-        lab = _oklab(np.clip(rgb @ np.array(seen).T, 0, 1))
-        distance = np.linalg.norm(lab[:, None] - lab[None], axis=-1)[np.triu_indices(10, 1)]
-        assert distance.min() > 0.05, eyes  # 2.5 times what can just be told apart
 
 
 def test_the_map_is_coloured_as_asked_and_its_legend_filters(visit: Open, small: Page) -> None:
@@ -360,31 +206,6 @@ def test_a_clip_that_has_moved_says_so(visit: Open) -> None:
     assert all("ERR_FILE_NOT_FOUND" in line for line in page.said)
 
 
-def test_the_theme_follows_the_system_until_one_is_chosen_and_is_kept(visit: Open) -> None:
-    page = visit("small", color_scheme="dark")
-    dark, dot = page.get(GROUND), page.get(f"{DOTS}.marker.color[0]")
-    page.tab.get_by_role("button", name="Light theme").click()
-    light = page.get(GROUND)
-    assert light != dark
-    assert page.get(f"{DOTS}.marker.color[0]") != dot
-    page.tab.reload()
-    assert page.get(GROUND) == light
-    page.tab.get_by_role("button", name="Dark theme").click()
-    assert page.get(GROUND) == dark
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_has_the_contrast_of_wcag_aa(visit: Open, scheme: str) -> None:
-    page = visit("dozen", color_scheme=scheme)
-    page.get(OPEN_ALL)
-    texts = page.get(CONTRASTS)
-    page.see(".gallery .item").first.click()
-    texts += page.get(CONTRASTS)
-    assert len(texts) > 1000
-    assert {"Clusters", "Least sure", "no sound", "go to its card", "11"} <= {text for *_, text in texts}
-    assert not [text for text in texts if text[0] < 4.5]
-
-
 def test_without_javascript_all_but_the_map_can_be_read(visit: Open, small: Page) -> None:
     page = visit("small", java_script_enabled=False)
     assert page.see("h1").inner_text() == small.name
@@ -428,41 +249,3 @@ def test_a_command_is_copied(visit: Open, small: Page) -> None:
     page.see("[data-copy]").first.click()
     page.tab.get_by_text("Copied").wait_for()
     assert page.get("navigator.clipboard.readText()") == small.commands[0]
-
-
-def test_on_paper_and_for_those_whom_motion_disturbs(visit: Open) -> None:
-    page = visit("small", reduced_motion="reduce", color_scheme="dark")
-    assert page.get("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
-    assert page.see(".item").first.evaluate("(element) => getComputedStyle(element).transitionDuration") == "0s"
-    page.tab.emulate_media(media="print")
-    assert not [element for element in page.see(".top, .needs-js").all() if element.is_visible()]
-    assert page.see("article").first.is_visible()
-    assert page.see(".measures").is_visible()  # what is folded on the screen is on paper
-    assert page.get(GROUND) == "rgb(255, 255, 255)"
-
-
-# Linear RGB as seen with the cones of one kind missing: Machado, Oliveira & Fernandes 2009, severity 1.
-SEEN_BY = {
-    "all": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
-    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
-    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
-}
-# Linear sRGB -> cones, and their cube roots -> OKLab: Ottosson 2020.
-CONES = [[0.41222147, 0.53633254, 0.05144599], [0.2119035, 0.68069955, 0.10739696], [0.08830246, 0.28171884, 0.6299787]]
-LAB = [
-    [0.21045426, 0.79361779, -0.00407205],
-    [1.9779985, -2.42859221, 0.45059371],
-    [0.02590404, 0.78277177, -0.80867577],
-]
-
-
-def _linear_rgb(colours: list[str]) -> np.ndarray:
-    """(n, 3) of CSS colours `rgb(r, g, b)`."""
-    srgb = np.array([re.findall(r"\d+", colour)[:3] for colour in colours], dtype=float) / 255
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-
-
-def _oklab(rgb: np.ndarray) -> np.ndarray:
-    """(n, 3), where a distance of 0.02 can just be seen."""
-    return np.cbrt(rgb @ np.array(CONES).T) @ np.array(LAB).T

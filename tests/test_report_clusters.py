@@ -91,7 +91,7 @@ def test_a_difference_that_few_clips_make_by_chance_is_not_told():
     few = Voice("pitch", "Hz", 200, 100, -1.2, 2)  # 2 standard errors of 2 clips are 1.4 sd
     more = Voice("pitch", "Hz", 200, 100, -1.2, 4)
     assert "lower" not in summary([few], [], [("a", 1)], [])
-    assert "A lower (-1.2 sd) voice than on average" in summary([more], [], [("a", 1)], [])
+    assert "A lower (−1.2 sd) voice than on average" in summary([more], [], [("a", 1)], [])
 
 
 def test_where_nothing_else_tells_the_modalities_do():

@@ -99,6 +99,23 @@ def test_copies_are_made_once_and_old_ones_are_cleared_away(tmp_path, corpus, mo
     assert sorted(path.name for path in copy.parent.iterdir()) == sorted([copy.name, foreign.name])
 
 
+@pytest.mark.parametrize("embed", [False, True])
+def test_a_clip_whose_file_is_gone_is_played_from_its_copy(embed, tmp_path):
+    paths = [write_clip(tmp_path / name, size=(32, 24), fps=10, duration_s=0.5) for name in ("a.mp4", "c.avi")]
+    clips = [Clip(path.name, str(path)) for path in paths]
+    corpus = clips, [read_facts(clip) for clip in clips]
+    page(tmp_path, corpus, shown=[0, 1])
+    (copy,) = (tmp_path / "out" / "media").iterdir()
+    for path in paths:
+        path.unlink()
+    found = page(tmp_path, corpus, shown=[0, 1], embed=embed)
+    assert found.kinds == ["", "video"]
+    assert found.urls[1].startswith("data:video/mp4;") if embed else found.urls[1] == f"media/{copy.name}"
+    assert copy.is_file()
+    assert len(found.warnings) == 1
+    assert "The media of 1 of 2 clips are not where they were" in found.warnings[0]
+
+
 def test_of_many_clips_those_in_cards_alone_are_copied(tmp_path, corpus, monkeypatch):
     monkeypatch.setattr(module, "FEW_CLIPS", 4)
     found = page(tmp_path, corpus, shown=[0, 1])

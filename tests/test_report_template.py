@@ -200,6 +200,13 @@ def test_a_card_shows_what_is_known_of_its_cluster(page: Page, root: Element) ->
     assert f"{label} {n} · {100 * n / page.clusters[0].n_labelled:.0f}%" in said
 
 
+def test_a_card_without_words_of_its_own_says_so(page: Page) -> None:
+    plain = replace(page, clusters=[replace(page.clusters[0], words=[]), *page.clusters[1:]])
+    cards = tree_of(plain).all("article")
+    assert ["None stands out." in card.text for card in cards] == [True, False, False]
+    assert "Words more frequent here" not in tree_of(bare_page()).all("main")[0].text
+
+
 def test_labels_against_clusters_restarts_and_accounts_are_tables(page: Page, root: Element) -> None:
     confusion = rows_of(root.all("table", class_="confusion")[0])
     assert [row[1:-1] for row in confusion[1:]] == [[str(n) for n in row] for row in page.confusion["counts"]]

@@ -24,7 +24,7 @@ from pipeline.files import TEMPORARY_GLOB, write_atomic
 from pipeline.provenance import stable_hash
 from pipeline.report.playback import probe
 from pipeline.report.voice import loudness_lufs, pitch_hz
-from pipeline.sources import sources_of
+from pipeline.sources import source_of, sources_of
 
 VERSION = 1  # of what is measured and how; another starts a new folder
 NEEDS = MediaNeeds(frames=FrameSampling(count=1), sample_rate_hz=16000)
@@ -41,6 +41,7 @@ class ClipFacts:
         thumbnail: WebP of the middle frame.
         plays_as: "video" or "audio" where browsers play the file, "other" where they do not, "" of no media.
         duration_s, pitch_hz, loudness_db: the clip's own span.
+        source: stamp of the file as it was read.
     """
 
     thumbnail: bytes = b""
@@ -48,6 +49,7 @@ class ClipFacts:
     duration_s: float | None = None
     pitch_hz: float | None = None
     loudness_db: float | None = None
+    source: str = ""
 
 
 Held = dict[tuple[str, str], ClipFacts]  # by clip_id and the stamp of what was read
@@ -99,6 +101,7 @@ def _read_chunks(clips: Sequence[Clip], workers: int) -> Iterator[list[tuple[Cli
 
 def read_facts(clip: Clip) -> ClipFacts:
     """Opens the file and measures; whatever is wrong with it, the clip has fewer facts and nothing is raised."""
+    source = source_of(clip, "visual")
     try:
         media = read_media(clip, NEEDS)
         frames = media.frames if isinstance(media.frames, FrameBatch) else None
@@ -114,6 +117,7 @@ def read_facts(clip: Clip) -> ClipFacts:
             duration_s=_duration_s(clip, file_s, sound_s),
             pitch_hz=pitch_hz(*sound) if sound else None,
             loudness_db=loudness_lufs(*sound) if sound else None,
+            source=source,
         )
     except Exception:  # a decoder's surprise costs this clip's facts, never the page
         return ClipFacts()
@@ -135,7 +139,7 @@ def encode_thumbnail(picture: NDArray[np.uint8], height: int = THUMBNAIL[0], qua
 
 def _write(folder: Path, rows: Held) -> None:
     table = pa.Table.from_pylist(
-        [{"clip_id": clip_id, "source": source, **asdict(facts)} for (clip_id, source), facts in rows.items()], _SCHEMA
+        [{"clip_id": clip_id, **asdict(facts), "source": source} for (clip_id, source), facts in rows.items()], _SCHEMA
     )
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="none")  # WebP does not shrink

@@ -135,7 +135,7 @@ def summary(
     differs = [v for v in voice if abs(v.sds) >= max(_LEAST_SDS, _LEAST_ERRORS / np.sqrt(v.n_clips))]
     if differs:
         said = {name: (more, less) for name, _, more, less in PROPERTIES}
-        told = [f"{said[v.name][v.sds < 0]} ({v.sds:+.1f} sd)" for v in differs]
+        told = [f"{said[v.name][v.sds < 0]} ({v.sds:+.1f} sd)".replace("-", "−") for v in differs]
         parts.append(f"a {_listed(told)} voice than on average")
     if words:
         parts.append(f"words: {', '.join(word.word for word in words[:_NAMED_WORDS])}")

@@ -21,7 +21,6 @@ from pipeline.files import write_atomic
 from pipeline.provenance import stable_hash
 from pipeline.report.clip_facts import ClipFacts, encode_thumbnail
 from pipeline.report.playback import PREVIEW_RECIPE, Preview, preview
-from pipeline.sources import source_of
 
 FEW_CLIPS = 200  # of no more, every clip gets a copy where it needs one; of more, those in cards
 THUMBNAIL_BYTES = 5_200_000  # of all together: 7 MB as base64
@@ -52,7 +51,8 @@ def players(
 ) -> Players:
     """Where each clip can be played: its file, where browsers play that; else a copy, or a plain link.
 
-    Copies are made of the clips in cards, and of all where there are no more than FEW_CLIPS.
+    Copies are made of the clips in cards, and of all where there are no more than FEW_CLIPS; those of clips whose
+    file is gone since are kept.
 
     Args:
         facts: of each clip, None where its media were not read.
@@ -62,25 +62,30 @@ def players(
     """
     there = {row: clip for row, clip in enumerate(clips) if clip and os.path.isfile(clip.media_path)}
     urls, kinds = [""] * len(clips), [""] * len(clips)
-    plays_as = {row: of.plays_as for row in there if (of := facts[row])}
-    by_suffix = {_suffix(there[row]): kind for row, kind in plays_as.items() if kind}
+    read = {row: (clip, of) for row, clip in enumerate(clips) if clip and (of := facts[row]) and of.plays_as}
+    by_suffix = {_suffix(clip): of.plays_as for clip, of in read.values()}
     for row, clip in there.items():
         # One that was not read, as there are too many, is taken for one like the others.
-        kind = plays_as.get(row, by_suffix.get(_suffix(clip), ""))
+        known = facts[row]
+        kind = known.plays_as if known else by_suffix.get(_suffix(clip), "")
         urls[row], kinds[row] = url_of(clip, page_folder), kind if kind in _SUFFIXES else "file"
-    of_interest = [*shown, *(sorted(there.keys() - set(shown)) if len(clips) <= FEW_CLIPS else [])]
-    wanted = [row for row in of_interest if plays_as.get(row) and (embed or kinds[row] == "file")]
+    of_interest = [*shown, *(sorted(read.keys() - set(shown)) if len(clips) <= FEW_CLIPS else [])]
     folder = page_folder / "media"
-    made = _copies({row: there[row] for row in wanted}, folder, workers, keep=not embed)
+    wanted = [
+        row
+        for row in of_interest
+        if row in read and (embed or kinds[row] not in _SUFFIXES) and (row in there or _kept(*read[row], folder))
+    ]
+    made = _copies({row: read[row] for row in wanted}, folder, workers, keep=not embed)
     n_left = EMBEDDED_BYTES
     for row, copy in made.items():
         if not embed:
-            urls[row], kinds[row] = quote(f"media/{_copy_name(there[row], copy.kind)}"), copy.kind
+            urls[row], kinds[row] = quote(f"media/{_copy_name(*read[row], copy.kind)}"), copy.kind
         elif len(copy.data) <= n_left:
             n_left -= len(copy.data)
             urls[row], kinds[row] = _data_uri(f"{copy.kind}/mp4", copy.data), copy.kind
     if not embed:
-        _prune(folder, {_copy_name(there[row], copy.kind) for row, copy in made.items()})
+        _prune(folder, {_copy_name(*read[row], copy.kind) for row, copy in made.items()})
     return Players(urls, kinds, _warnings(clips, there, urls, embed=embed))
 
 
@@ -92,10 +97,11 @@ def _warnings(
     clips: Sequence[Clip | None], there: Mapping[int, Clip], urls: Sequence[str], *, embed: bool
 ) -> list[str]:
     n_known, found = sum(clip is not None for clip in clips), []
-    if len(there) < n_known:
+    n_gone = sum(clip is not None and row not in there and not urls[row] for row, clip in enumerate(clips))
+    if n_gone:
         found.append(
-            f"The media of {n_known - len(there):,} of {n_known:,} clips are not where they were when they were "
-            "prepared, so these have no player; run `prepare` with the folder where they are now."
+            f"The media of {n_gone:,} of {n_known:,} clips are not where they were when they were prepared, so these "
+            "have no player; run `prepare` with the folder where they are now."
         )
     n_linked = sum(bool(url) and not url.startswith("data:") for url in urls)
     if embed and n_linked:
@@ -113,7 +119,9 @@ def url_of(clip: Clip, page_folder: Path) -> str:
     return quote(os.fsencode(relative)) + (f"#t={span}" if span != "0" else "")
 
 
-def _copies(clips: Mapping[int, Clip], folder: Path, workers: int, *, keep: bool) -> dict[int, Preview]:
+def _copies(
+    clips: Mapping[int, tuple[Clip, ClipFacts]], folder: Path, workers: int, *, keep: bool
+) -> dict[int, Preview]:
     """Row -> copy, as far as they can be made, in the order of `clips`."""
     pool = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="copies")
     found: dict[int, Preview] = {}
@@ -121,7 +129,8 @@ def _copies(clips: Mapping[int, Clip], folder: Path, workers: int, *, keep: bool
         return found
     try:
         with progress(len(clips), "report: players", "clip") as bar:
-            for row, copy in zip(clips, pool.map(lambda clip: _copy(clip, folder, keep), clips.values()), strict=True):
+            made = pool.map(lambda pair: _copy(pair[0], pair[1], folder, keep), clips.values())
+            for row, copy in zip(clips, made, strict=True):
                 if copy:
                     found[row] = copy
                 bar.update(1)
@@ -130,23 +139,28 @@ def _copies(clips: Mapping[int, Clip], folder: Path, workers: int, *, keep: bool
     return found
 
 
-def _copy(clip: Clip, folder: Path, keep: bool) -> Preview | None:
+def _kept(clip: Clip, facts: ClipFacts, folder: Path) -> tuple[Path, str] | None:
+    """The clip's copy as made before, and its kind."""
+    paths = ((folder / _copy_name(clip, facts, kind), kind) for kind in _SUFFIXES)
+    return next((found for found in paths if found[0].exists()), None)
+
+
+def _copy(clip: Clip, facts: ClipFacts, folder: Path, keep: bool) -> Preview | None:
     """The clip's copy: as made before, or made now and kept."""
-    for kind in _SUFFIXES:
-        path = folder / _copy_name(clip, kind)
-        if path.exists():
-            return Preview(path.read_bytes(), kind)
+    kept = _kept(clip, facts, folder)
+    if kept:
+        return Preview(kept[0].read_bytes(), kept[1])
     try:
         copy = preview(clip)
     except Exception:  # a codec's surprise costs this clip its player, never the page
         return None
     if copy and keep:
-        write_atomic(folder / _copy_name(clip, copy.kind), copy.data)
+        write_atomic(folder / _copy_name(clip, facts, copy.kind), copy.data)
     return copy
 
 
-def _copy_name(clip: Clip, kind: str) -> str:
-    return stable_hash([clip.clip_id, source_of(clip, "visual"), PREVIEW_RECIPE], 16) + _SUFFIXES[kind]
+def _copy_name(clip: Clip, facts: ClipFacts, kind: str) -> str:
+    return stable_hash([clip.clip_id, facts.source, PREVIEW_RECIPE], 16) + _SUFFIXES[kind]
 
 
 def _prune(folder: Path, names: Collection[str]) -> None:

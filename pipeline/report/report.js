@@ -59,7 +59,7 @@
   systemDark.addEventListener("change", showTheme);
 
   /* A colour's name in report.css as Plotly understands it, in the theme of now. */
-  const probe = document.body.appendChild(el("span", { hidden: "" }));
+  const probe = document.body.appendChild(el("span", { class: "probe", hidden: "" }));
   function colour(name) {
     probe.style.color = `var(--${name})`;
     return getComputedStyle(probe).color;
@@ -279,6 +279,7 @@
     form.addEventListener("input", soon);
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("reset", () => setTimeout(update));
+    $("show-all").addEventListener("click", () => $("order").focus()); // what is beside it: it goes itself
   }
 
   function showCluster(cluster) {
@@ -366,9 +367,15 @@
           el("p", { class: "small muted" }, "The cluster it would choose by itself.")),
         choices(row)));
     const place = shown.indexOf(row);
-    $("previous").disabled = place <= 0;
-    $("next").disabled = place < 0 || place === shown.length - 1;
+    enable("previous", place > 0);
+    enable("next", place >= 0 && place < shown.length - 1);
     if (!dialog.open) dialog.showModal();
+  }
+
+  /* A button that cannot be pressed any more keeps no focus: keys would then reach nothing. */
+  function enable(id, can) {
+    if (!can && document.activeElement === $(id)) $("close").focus();
+    $(id).disabled = !can;
   }
 
   const quantity = (value, digits, unit) =>
