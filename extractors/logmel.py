@@ -1,9 +1,11 @@
 """DAVEnet's front end: a 16 kHz waveform -> 40 log-mel bands in dB, by its authors' recipe (librosa's)."""
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.signal import get_window
 from torchaudio.functional import melscale_fbanks
@@ -16,7 +18,7 @@ HOP_SAMPLES = 160  # 10 ms
 MEL_MIN_HZ, MEL_MAX_HZ = 20.0, 8000.0
 POWER_FLOOR = 1e-10  # librosa's amin: the logarithm of silence stays finite
 DYNAMIC_RANGE_DB = 80.0
-_FRAMES_AT_ONCE = 4096  # bounds the memory of an hour-long clip
+_FRAMES_AT_ONCE = 1024  # bounds the memory of an hour-long clip
 
 
 def log_mel(samples: NDArray[np.float32], sample_rate_hz: int) -> NDArray[np.float32]:
@@ -39,15 +41,43 @@ def log_mel(samples: NDArray[np.float32], sample_rate_hz: int) -> NDArray[np.flo
         raise ValueError(f"expected a waveform at {SAMPLE_RATE_HZ} Hz, got {sample_rate_hz} Hz; resample it first")
     if samples.ndim != 1 or len(samples) == 0:
         raise ValueError(f"expected a mono waveform of at least one sample, got shape {samples.shape}")
-    centred = samples.astype(np.float64) - samples.mean(dtype=np.float64)
-    emphasised = np.append(centred[0], centred[1:] - PRE_EMPHASIS * centred[:-1])
-    padded = np.pad(emphasised, WINDOW_SAMPLES // 2, mode="reflect")
-    frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW_SAMPLES)[::HOP_SAMPLES]  # (T, 400), a view
-    power = np.concatenate(
-        [_mel_power(frames[start : start + _FRAMES_AT_ONCE]) for start in range(0, len(frames), _FRAMES_AT_ONCE)]
-    ).T  # (40, T)
+    blocks = frame_blocks(samples, WINDOW_SAMPLES, pre_emphasis=PRE_EMPHASIS)
+    power = np.concatenate([_mel_power(frames) for frames in blocks]).T  # (40, T)
     decibels = 10.0 * (np.log10(np.maximum(power, POWER_FLOOR)) - np.log10(max(power.max(), POWER_FLOOR)))
     return np.maximum(decibels, decibels.max() - DYNAMIC_RANGE_DB).astype(np.float32)
+
+
+def frame_blocks(
+    samples: NDArray[np.float32], window_samples: int, *, pre_emphasis: float = 0.0
+) -> Iterator[NDArray[np.float64]]:
+    """The frames of a waveform without its mean, one centred on every 160th sample, its ends reflected.
+
+    Args:
+        samples: (L,), L >= 1.
+        window_samples: length of a frame, even.
+        pre_emphasis: y[i] = x[i] - pre_emphasis x[i - 1], before the ends are reflected.
+    Yields:
+        Blocks of (<= 1024, window_samples) read-only frames, 1 + L // 160 frames in all.
+    """
+    mean = samples.mean(dtype=np.float64)
+    n_frames = 1 + len(samples) // HOP_SAMPLES
+    for start in range(0, n_frames, _FRAMES_AT_ONCE):
+        last = min(start + _FRAMES_AT_ONCE, n_frames) - 1
+        first_sample = start * HOP_SAMPLES - window_samples // 2
+        at = _reflected(
+            np.arange(first_sample, first_sample + (last - start) * HOP_SAMPLES + window_samples), len(samples)
+        )
+        block = samples[at].astype(np.float64) - mean
+        if pre_emphasis:
+            block -= pre_emphasis * np.where(at > 0, samples[at - 1] - mean, 0.0)
+        yield sliding_window_view(block, window_samples)[::HOP_SAMPLES]
+
+
+def _reflected(positions: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """Where positions fall when [0, length) is mirrored at its ends, again and again; the ends are not repeated."""
+    period = max(1, 2 * (length - 1))
+    folded = positions % period
+    return np.minimum(folded, period - folded)
 
 
 def _mel_power(frames: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,6 +9,8 @@ from extractors.base import Extractor
 
 _CLASSES = {
     "audio/davenet": "extractors.audio_davenet:DAVEnetExtractor",
+    "audio/logmel_stats": "extractors.audio_logmel_stats:LogMelStats",
+    "audio/resdavenet": "extractors.audio_resdavenet:ResDAVEnetExtractor",
     "text/bert": "extractors.text_bert:BERT",
     "visual/efficientnet_lite0": "extractors.visual_efficientnet_lite:EfficientNetLite0",
     "visual/vgg16": "extractors.visual_vgg16:VGG16",

@@ -6,6 +6,7 @@ weights), "random" (seeded, untrained) or a path. Nothing falls back to another 
 
 import hashlib
 import importlib.util
+import json
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -59,10 +60,14 @@ class PretrainedWeights:
     def file_record(self, spec: str, path: Path) -> dict[str, Any]:
         """The recipe's entry for weights read from `path`; reads the file once more for its SHA-256.
 
+        Where a record lies beside the weights (`audio.json` beside `audio.safetensors`, as pretraining writes it), name
+        and licence are its own.
+
         Raises:
-            WeightsError: the file has the published name and another checksum.
+            WeightsError: the file has the published name and another checksum, or another one than its record says.
         """
         sha256 = file_sha256(path)
+        beside = _record_beside(path, sha256)
         published = bool(self.sha256_prefix) and sha256.startswith(str(self.sha256_prefix))
         if self.sha256_prefix and path.name == self.file_name and not published:
             raise WeightsError(
@@ -74,10 +79,10 @@ class PretrainedWeights:
         return {
             "source": kind,
             "trained": True,
-            "name": self.name if known else path.name,
+            "name": beside.get("name", self.name if known else path.name),
             "file": path.name,
             "sha256": sha256,
-            "licence": self.licence if known else "unknown: the file was given by path",
+            "licence": beside.get("licence", self.licence if known else "unknown: the file was given by path"),
             "preprocessing": self.preprocessing,
         }
 
@@ -164,6 +169,23 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _record_beside(path: Path, sha256: str) -> Mapping[str, Any]:
+    """The record of weights that were trained here; {} where there is none."""
+    beside = path.with_suffix(".json")
+    try:
+        record = json.loads(beside.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(record, dict) or not {"sha256", "name", "licence"} <= record.keys():
+        return {}  # some other JSON
+    if record["sha256"] != sha256:
+        raise WeightsError(
+            f"{path}: SHA-256 is {sha256[:16]}..., its record {beside.name} says {str(record['sha256'])[:16]}...: it "
+            "is damaged or another one; train again, or delete the record to use the file all the same"
+        )
+    return record
 
 
 def load_state_dict(path: Path) -> dict[str, Tensor]:

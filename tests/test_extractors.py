@@ -19,8 +19,17 @@ from extractors.clip import Clip
 from extractors.errors import ExtractionError
 from extractors.media import FrameBatch, Media, MediaNeeds, Waveform
 
-DIMS = {"audio/davenet": 1024, "text/bert": 768, "visual/efficientnet_lite0": 1280, "visual/vgg16": 4096}
+DIMS = {
+    "audio/davenet": 1024,
+    "audio/logmel_stats": 84,
+    "audio/resdavenet": 1024,
+    "text/bert": 768,
+    "visual/efficientnet_lite0": 1280,
+    "visual/vgg16": 4096,
+}
+FRAMES_A_STEP = {"audio/davenet": 16, "audio/resdavenet": 16}  # their output is 16 times shorter than their input
 ALL = pytest.mark.parametrize("name", registry.known())
+NETWORKS = pytest.mark.parametrize("name", sorted(DIMS.keys() - {"audio/logmel_stats"}))
 
 
 @cache
@@ -93,7 +102,7 @@ def test_it_reads_only_what_its_modality_needs(name):
     assert (needs.frames is not None, needs.sample_rate_hz is not None) == wanted
 
 
-@ALL
+@NETWORKS
 def test_an_untrained_extractor_says_so_in_its_record(name):
     record = extractor(name).weights_record
     assert (record["source"], record["trained"], record["seed"]) == ("random", False, 3)
@@ -120,18 +129,17 @@ def test_the_sequence_is_what_the_vector_is_the_mean_of_and_changes_it_not(name)
         assert kept.sequence.dtype == np.float32
         scale = np.abs(plain.vector).max()
         np.testing.assert_allclose(kept.sequence.mean(axis=0), plain.vector, rtol=0, atol=1e-5 * scale)
-        per_step = 16 if name == "audio/davenet" else 1  # its network is 16 times shorter than its input
-        assert len(kept.sequence) == max(1, kept.n_units // per_step)
+        assert len(kept.sequence) == max(1, kept.n_units // FRAMES_A_STEP.get(name, 1))
 
 
-@pytest.mark.parametrize("name", ["visual/efficientnet_lite0", "audio/davenet"])
+@pytest.mark.parametrize("name", ["visual/efficientnet_lite0", *registry.known("audio")])
 def test_a_failed_reading_is_passed_on(name):
     broken = Media(*[ExtractionError("read", "undecodable", "not readable")] * 2)
     with pytest.raises(ExtractionError, match="not readable"):
         extractor(name).prepare(Clip("a", "a.mp4"), broken)
 
 
-@pytest.mark.parametrize("name", ["audio/davenet", "visual/efficientnet_lite0"])
+@pytest.mark.parametrize("name", ["audio/davenet", "audio/resdavenet", "visual/efficientnet_lite0"])
 def test_bf16_is_close_and_still_float32_outside(name):
     made = registry.create(name, weights="random", seed=3, device="cpu", precision="bf16")
     [low], full = made.encode(prepared(name)[:1]), together(name)[0]
@@ -166,7 +174,7 @@ def test_known_names_by_modality():
         ),
         (
             "smell/nose",
-            r"unknown extractor 'smell/nose'; known: audio/davenet, text/bert, visual/eff\w+, visual/vgg16$",
+            r"unknown extractor 'smell/nose'; known: audio/davenet, .+, text/bert, visual/eff\w+, visual/vgg16$",
         ),
     ],
 )

@@ -1,6 +1,7 @@
 """extractors/weights.py: where weights come from, what is refused, and what each message says."""
 
 import hashlib
+import json
 import pickle
 import sys
 from pathlib import Path
@@ -324,6 +325,24 @@ def test_the_record_of_a_file_given_by_path(tmp_path, state):
     }
     recognised = published(sha256_prefix=sha256[:8]).file_record("mine.pth", tmp_path / "mine.pth")
     assert (recognised["name"], recognised["licence"]) == ("tiny v1", "MIT")
+
+
+def test_the_record_beside_a_file_says_what_it_is(tmp_path, state):
+    path = tmp_path / "mine.safetensors"
+    save_file(state, path)
+    plain = PUBLISHED.file_record(str(path), path)
+    assert plain["licence"] == "unknown: the file was given by path"
+    beside = tmp_path / "mine.json"
+    record = {"sha256": plain["sha256"], "name": "trained on holidays", "licence": "as the clips"}
+    beside.write_text(json.dumps(record))
+    found = PUBLISHED.file_record(str(path), path)
+    assert (found["name"], found["licence"]) == ("trained on holidays", "as the clips")
+    beside.write_text(json.dumps({**record, "sha256": "0" * 64}))
+    with pytest.raises(WeightsError, match=r"its record mine\.json says 0000000000000000\.\.\.: it is damaged"):
+        PUBLISHED.file_record(str(path), path)
+    for other in ("[]", "{}", "{", '{"sha256": 3}'):
+        beside.write_text(other)
+        assert PUBLISHED.file_record(str(path), path) == plain
 
 
 def test_the_published_name_with_another_checksum_is_refused(tmp_path, state):

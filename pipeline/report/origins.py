@@ -46,6 +46,8 @@ def _training(record: Mapping[str, Any]) -> Rows:
 def _encoder(modality: str, recipe: Mapping[str, Any]) -> Rows:
     weights = recipe.get("weights", {})
     trained = "trained" if weights.get("trained", True) else "RANDOM, never trained"
+    if weights.get("source") == "none":
+        trained = "none needed"
     named = {
         "encoder": recipe.get("extractor"),
         "dims": recipe.get("dim"),

@@ -1,0 +1,165 @@
+"""What the networks on log-mels share: 40 bands -> one vector every 16 frames -> the mean of those the sound covers."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from extractors.base import Prepared
+from extractors.batching import Encoded, NetworkExtractor
+from extractors.clip import Clip
+from extractors.errors import WeightsError
+from extractors.logmel import N_MELS, SAMPLE_RATE_HZ, log_mel
+from extractors.media import Media, MediaNeeds
+from extractors.weights import PretrainedWeights, load_into, load_state_dict, locate_file, seeded_init
+
+MAX_FRAMES = 2048  # 20.5 s; what the published networks were trained on
+STRIDE = 16  # input frames per output step
+PREPROCESSING = f"16 kHz mono, 40 log-mel bands (see extractors/logmel.py), cut to {MAX_FRAMES} frames"
+# Mean and spread of a log-mel in dB. The first batch norm starts from them, so that an untrained network sees numbers
+# of about unit size; a checkpoint replaces them.
+DB_MEAN, DB_VARIANCE = -40.0, 20.0**2
+
+# Names that only this network's state dict holds.
+_MARKS = {
+    "audio/davenet": {"batchnorm1.weight", "conv5.weight"},
+    "audio/resdavenet": {"batchnorm1.weight", "layer4.0.conv1.weight"},
+}
+
+
+def clip_log_mel(media: Media) -> tuple[NDArray[np.float32], str | None]:
+    """A clip's log-mel as the networks take it, and a note where it was cut.
+
+    Returns:
+        (40, T) dB with T <= 2048; levels are relative to the whole clip's maximum, also when cut.
+    Raises:
+        ExtractionError: why the clip has no audio.
+    """
+    waveform = media.require_waveform()
+    spectrogram = log_mel(waveform.samples, waveform.sample_rate_hz)
+    n_frames = spectrogram.shape[1]
+    note = f"cut from {n_frames} to {MAX_FRAMES} frames" if n_frames > MAX_FRAMES else None
+    return np.ascontiguousarray(spectrogram[:, :MAX_FRAMES]), note  # the rest of a long clip is let go
+
+
+def pooled_steps(n_frames: int) -> int:
+    """How many output steps a clip of n_frames is averaged over."""
+    return max(1, n_frames // STRIDE)
+
+
+def padded_frames(n_frames: int, right_context: int) -> int:
+    """The length to pad n_frames <= 2048 to, so that its pooled steps come out as if padded to 2048.
+
+    Args:
+        n_frames: of a log-mel.
+        right_context: of the network: its output step j sees the input up to frame 16 j + right_context.
+    """
+    return max(n_frames, min(MAX_FRAMES, STRIDE * (pooled_steps(n_frames) - 1) + right_context + 1))
+
+
+def pad(log_mels: Sequence[NDArray[np.float32]], right_context: int = 0) -> Tensor:
+    """B log-mels, (40, T_b) each -> (B, 40, T), zeros after each: 0 dB, as the networks were trained.
+
+    Args:
+        log_mels: T_b <= 2048.
+        right_context: see padded_frames; 0 pads to the longest, and the last steps of that one see its end.
+    """
+    n_frames = [piece.shape[1] for piece in log_mels]
+    padded = torch.zeros(len(log_mels), N_MELS, max(padded_frames(n, right_context) for n in n_frames))
+    for row, piece, n in zip(padded, log_mels, n_frames, strict=True):
+        row[:, :n] = torch.from_numpy(piece)
+    return padded
+
+
+class SpectrogramExtractor(NetworkExtractor):
+    """A clip's vector is the mean over the output steps that its sound covers.
+
+    Training takes `build` and `right_context` from a subclass without making one.
+
+    Attributes:
+        published: what is known of the network's weights.
+        right_context: see padded_frames.
+        left_out: prefixes of what a state dict holds for training alone.
+
+    Args:
+        weights: "random" | "package:<import name>" | a state dict's path. "hub" says that there is none.
+        seed: of "random".
+        batch_size: clips in one forward pass.
+        device, precision: see NetworkExtractor.
+    Raises:
+        ValueError: a setting out of range.
+        WeightsError: the weights cannot be had.
+    """
+
+    name: str
+    dim = 1024
+    needs = MediaNeeds(frames=None, sample_rate_hz=SAMPLE_RATE_HZ)
+    published: PretrainedWeights
+    right_context: int
+    left_out: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        *,
+        weights: str = "hub",
+        seed: int = 0,
+        batch_size: int = 16,
+        device: str = "auto",
+        precision: str = "fp32",
+    ) -> None:
+        path = locate_file(weights, self.published)
+        if path is None:
+            with seeded_init(seed):
+                network = self.build()
+            self.weights_record = self.published.random_record(seed)
+        else:
+            self.weights_record = self.published.file_record(weights, path)
+            network = self.load(path)
+        super().__init__(network, batch_size=batch_size, device=device, precision=precision)
+
+    @classmethod
+    @abstractmethod
+    def build(cls, state: Mapping[str, Tensor] | None = None) -> nn.Module:
+        """The untrained network, (B, 40, T) or (B, 1, 40, T) log-mel in dB -> (B, 1024, ceil(T / 16)).
+
+        Args:
+            state: a state dict that it shall fit, where the published ones differ in size; nothing is loaded.
+        """
+
+    @classmethod
+    def load(cls, path: Path) -> nn.Module:
+        """The network with the weights of a state dict in the published layout, in eval mode.
+
+        Args:
+            path: names with or without a `module.` prefix.
+        Raises:
+            WeightsError: no such file, an unsafe or damaged one, names or shapes that do not fit.
+        """
+        state = load_state_dict(path)
+        for other, marks in _MARKS.items():
+            if other != cls.name and marks <= state.keys():
+                raise WeightsError(f"{path} looks like {other}, not {cls.name}; set extract.audio.backbone={other}")
+        with torch.device("meta"):  # no memory, and no initial values that the file would replace
+            network = cls.build(state)
+        load_into(network, state, path, ignore=cls.left_out)
+        return network.eval()
+
+    def prepare(self, clip: Clip, media: Media) -> Prepared:
+        """The clip's log-mel.
+
+        Raises:
+            ExtractionError: why the clip has no audio.
+        """
+        spectrogram, note = clip_log_mel(media)
+        return Prepared(clip.clip_id, [spectrogram], n_units=spectrogram.shape[1], note=note)
+
+    def forward(self, pieces: Sequence[NDArray[Any]]) -> Encoded:
+        steps = self.network(pad(pieces, self.right_context).to(self.device))  # (B, 1024, S)
+        n_covered = [pooled_steps(piece.shape[1]) for piece in pieces]
+        covered = [row[:, :n] for row, n in zip(steps, n_covered, strict=True)]  # (1024, S_b) each
+        return Encoded(torch.stack([row.mean(dim=1) for row in covered]), [row.T for row in covered])
