@@ -20,11 +20,11 @@ define INSTALL_CHROMIUM
 endef
 
 .NOTPARALLEL:
-.PHONY: bench-tib help setup demo test test-browser lint lock docs screenshots
-.PHONY: prepare extract reduce train evaluate report predict run status doctor export import
+.PHONY: bench-tib bench-davenet help setup demo test test-browser lint lock docs screenshots
+.PHONY: prepare pretrain-audio extract reduce train evaluate report predict run status doctor export import
 
 help: ## list every target
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 	@echo '  Variables: CONFIG=configs/x.yaml CLIPS=DIR VIEWS=DIR LABELS=FILE OUT=DIR SET="a.b=c d.e=f" ARGS="..."'
 	@echo '  Every stage lists its settings: make train ARGS=--help; and takes ARGS="-v", -q (quiet) or --json'
 
@@ -69,6 +69,9 @@ screenshots: $(READY) ## docs/images anew from the demo's report
 
 prepare: $(READY) ## corpus -> manifest and labels; says what does not match
 	@$(PY) -m pipeline prepare $(OPTIONS) $(CLIPS_OPTION) $(ARGS)
+
+pretrain-audio: $(READY) ## raw clips -> an audio encoder of their own, without labels; extract does it where it is missing
+	@$(PY) -m pipeline pretrain-audio $(OPTIONS) $(CLIPS_OPTION) $(ARGS)
 
 extract: $(READY) ## raw clips -> embeddings, resumable
 	@$(PY) -m pipeline extract $(OPTIONS) $(CLIPS_OPTION) $(ARGS)

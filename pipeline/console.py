@@ -66,6 +66,12 @@ def detail(text: str) -> None:
         _output.unseen(text)
 
 
+def trace(text: str) -> None:
+    """A line that only --verbose shows, and only then is in the log: one of each clip would make that huge."""
+    if _output.verbose:
+        result(text)
+
+
 def result(text: str) -> None:
     """A line that --quiet shows too."""
     tqdm.write(text, file=sys.stdout)

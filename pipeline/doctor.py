@@ -224,6 +224,9 @@ def _weights(settings: Settings) -> Iterator[Check]:
     for modality in settings.extract.modalities() if not settings.views else ():
         section = _section(settings, modality)
         name, told = f"{modality} weights", f"{getattr(section, 'backbone', '')}, {section.weights}"
+        if modality == "audio" and settings.wants_own_audio:
+            yield Check(name, OK, f"{told}: not there yet; `extract` and `run` train it on the clips first")
+            continue
         try:
             with offline():
                 record = build(modality, getattr(settings.extract, modality)).weights_record
@@ -236,7 +239,9 @@ def _weights(settings: Settings) -> Iterator[Check]:
             else:
                 yield Check(name, PROBLEM, f"{told}: {error}", f"or leave it out: --set extract.{modality}=null")
             continue
-        if record.get("trained", True):
+        if record["source"] == "none":
+            yield Check(name, OK, f"{record['preprocessing']}: it needs none")
+        elif record.get("trained", True):
             yield Check(name, OK, f"{told}: SHA-256 {record['sha256'][:12]}..., licence {record['licence']}")
         else:
             yield Check(name, NOTE, f"{told}: RANDOM, so its embeddings are untrained, as every output will say")

@@ -18,7 +18,7 @@ from extractors.clip import Clip
 from extractors.errors import ExtractionError
 from extractors.media import Media, MediaNeeds, read_media
 from pipeline.config import ExtractSettings, Settings
-from pipeline.console import detail, progress, say, table
+from pipeline.console import detail, progress, say, table, trace
 from pipeline.corpora.base import CorpusClip
 from pipeline.encoders import build, recipe_of, request_of
 from pipeline.errors import PipelineError
@@ -72,7 +72,7 @@ def extract(
     jobs = [_plan(settings, modality, clips, retry_failed) for modality in modalities]
     active = [job for job in jobs if job.pending]
     if active:
-        _run(active, clips, settings.extract)
+        run_jobs(active, clips, settings.extract)
     for job in jobs:  # a clip that was mended is no failure any more
         job.store.write_failures(job.failures.values())
     _summary(jobs, len(clips), nothing_to_do=not active)
@@ -104,6 +104,15 @@ def _plan(settings: Settings, modality: str, clips: Sequence[Clip], retry_failed
     return job
 
 
+def open_job(
+    features: Path, modality: str, extractor: Extractor, recipe: dict[str, Any], request: str, clips: Sequence[Clip]
+) -> Job:
+    """The job of an extractor that is loaded already, its store made where there is none."""
+    job = _job(modality, EmbeddingStore.create(features, modality, recipe, request), clips, retry_failed=False)
+    job.extractor = extractor
+    return job
+
+
 def account(settings: Settings, modality: str, clips: Sequence[Clip], *, retry_failed: bool = False) -> Job | None:
     """What is done, failed and pending of a modality, without its encoder; None where nothing was begun."""
     store = exact_store(settings, modality)
@@ -124,15 +133,19 @@ def _job(modality: str, store: EmbeddingStore, clips: Sequence[Clip], retry_fail
     return Job(modality, store, sources, pending, failures, n_skipped)
 
 
-def _run(jobs: Sequence[Job], clips: Sequence[Clip], settings: ExtractSettings) -> None:
-    """Prepares chunks in threads, one chunk ahead of the encoders; writes each as it is done."""
+def run_jobs(jobs: Sequence[Job], clips: Sequence[Clip], settings: ExtractSettings, *, what: str = "extract") -> None:
+    """Prepares chunks in threads, one chunk ahead of the encoders; writes each as it is done.
+
+    Args:
+        what: stands before the bar.
+    """
     size = settings.chunk_size
     chunks = [list(clips[start : start + size]) for start in range(0, len(clips), size)]
     chunks = [chunk for chunk in chunks if any(c.clip_id in job.pending for c in chunk for job in jobs)]
     total = sum(len(job.pending) for job in jobs)
     pool = concurrent.futures.ThreadPoolExecutor(settings.decode_workers, thread_name_prefix="decode")
     try:
-        with progress(total, "extract", "embedding") as bar:
+        with progress(total, what, "embedding") as bar:
             bar.refresh()
             for chunk in _one_ahead(pool, chunks, jobs):
                 for job in jobs:
@@ -214,7 +227,7 @@ def _finish(job: Job, ready: Sequence[tuple[Clip, Prepared | ExtractionError]]) 
     if embeddings:
         job.store.write_part(embeddings, job.sources)
         for embedding in embeddings:
-            detail(f"extract: {job.modality}: {embedding.clip_id} done, from {embedding.n_units} units")
+            trace(f"extract: {job.modality}: {embedding.clip_id} done, from {embedding.n_units} units")
     job.n_done += len(embeddings)
 
 

@@ -3,10 +3,13 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
 from pipeline.files import check_writable, write_atomic
@@ -19,7 +22,8 @@ def whole_folder(out: Path, record: str) -> Iterator[tuple[Path, dict[str, Any]]
     """A folder to fill and a record to complete; they take the place of what `out` held when the block ends.
 
     The files are written in a folder inside `out` and moved up when all are there, the record last. What an earlier
-    block of the same record left is replaced; files of anybody else stay.
+    block of the same record left is replaced; files of anybody else stay. A block that fails leaves no folder that was
+    made for it.
 
     Args:
         record: name of the JSON file that says what is in the folder; it makes the folder known as one of ours.
@@ -29,6 +33,7 @@ def whole_folder(out: Path, record: str) -> Iterator[tuple[Path, dict[str, Any]]
         PipelineError: `out` holds something else, or cannot be written.
     """
     earlier = _earlier_files(out, record)
+    made_here = [folder for folder in (out, *out.parents) if not folder.exists()]
     check_writable(out)
     temporary = out / _UNFINISHED
     shutil.rmtree(temporary, ignore_errors=True)
@@ -51,6 +56,17 @@ def whole_folder(out: Path, record: str) -> Iterator[tuple[Path, dict[str, Any]]
             os.replace(temporary / name, out / name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):  # they are not empty: all went well
+            for folder in made_here:
+                folder.rmdir()
+
+
+def accounts_of(arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, dict[str, Any]]:
+    """What a record says of its arrays, (N, D) each: their shapes, and how many clips lack each."""
+    return {
+        "views": {name: list(array.shape) for name, array in arrays.items()},
+        "missing": {name: int(np.isnan(array).any(axis=1).sum()) for name, array in arrays.items()},
+    }
 
 
 def _earlier_files(out: Path, record: str) -> set[str]:

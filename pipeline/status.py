@@ -98,11 +98,12 @@ def status(settings: Settings) -> Status:
 def _status(settings: Settings) -> Status:
     if settings.views:
         told = f"views are cached features, {settings.views}"
-        stages = [Stage(name, UNUSED, "", told) for name in ("prepare", "extract", "reduce")]
+        stages = [Stage(name, UNUSED, "", told) for name in ("prepare", "pretrain-audio", "extract", "reduce")]
         modalities = []
     else:
         modalities = accounts(settings)
-        stages = [_prepared(settings), _extracted(settings, modalities), _reduced(settings, modalities)]
+        prepared, trained_audio = _prepared(settings), _pretrained(settings, modalities)
+        stages = [prepared, trained_audio, _extracted(settings, modalities), _reduced(settings, modalities)]
     stages += _of_the_run(settings, stages[-1])
     return Status(settings.name, str(settings.work), str(settings.results), stages, modalities)
 
@@ -150,6 +151,23 @@ def _prepared(settings: Settings) -> Stage:
     if root is not None and before != root.resolve():
         return Stage("prepare", TO_DO, has, f"read {root}, in place of {before}")
     return Stage("prepare", DONE, has, f"look for changes in {root}")
+
+
+def _pretrained(settings: Settings, modalities: list[Modality]) -> Stage:
+    weights = settings.own_audio
+    record = _read(weights.with_suffix(".json"))
+    if record:
+        recall = record["best"]["audio_to_image"]["recall@10"]
+        has = f"{record['extractor']}: recall@10 {recall:.2f}, chance {record['best']['chance']['recall@10']:.2f}"
+        return Stage("pretrain-audio", DONE, has, "nothing")
+    if not settings.wants_own_audio:
+        audio = settings.extract.audio
+        told = f"extract.audio.weights is {audio.weights}" if audio else "extract.audio is null"
+        return Stage("pretrain-audio", UNUSED, "", told)
+    if not modalities:
+        return Stage("pretrain-audio", WAITS, "", "prepare first")
+    begun = (weights.parent / "checkpoint.pt").exists()
+    return Stage("pretrain-audio", TO_DO, "a checkpoint" if begun else "", "go on training" if begun else "train")
 
 
 def _rows(path: Path) -> list[list[str]]:

@@ -176,14 +176,17 @@ class EmbeddingStore:
         Raises:
             PipelineError: this store keeps no sequences, or a part that cannot be read.
         """
+        return dict(self.iter_sequences(sources))
+
+    def iter_sequences(self, sources: Mapping[str, str] | None = None) -> Iterator[tuple[str, NDArray[np.float32]]]:
+        """The same one by one, a part at a time in memory; a clip that is here twice comes twice, the newest last."""
         if not self.keeps_sequences:
             raise PipelineError(f"{self.folder} holds no sequences; extract with extract.keep_sequence=true")
-        found: dict[str, NDArray[np.float32]] = {}
         for kept, column in self._columns("sequence", sources):
             offsets = column.offsets.to_numpy()
             steps = column.flatten().flatten().to_numpy().reshape(-1, int(self.recipe["dim"]))
-            found |= {clip_id: steps[offsets[row] : offsets[row + 1]] for row, clip_id in kept}
-        return found
+            for row, clip_id in kept:
+                yield clip_id, steps[offsets[row] : offsets[row + 1]]
 
     def _columns(
         self, name: str, sources: Mapping[str, str] | None

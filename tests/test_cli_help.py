@@ -147,7 +147,20 @@ def completed(*words: str) -> list[str]:
         (["extract", "--only", "v"], {"visual"}),
         (["train", "--set", "reduce."], {"reduce.dim=", "reduce.standardize=", "reduce.seed="}),
         (["train", "--config", "configs/m"], {f"configs/{name}.yaml" for name in ("mmsa", "mosi", "mosi60")}),
+        (
+            ["train", "--config", "confi"],
+            {"configs/", *(f"configs/{path.name}" for path in (ROOT / "configs").iterdir())},
+        ),
         (["export", "--format", "np"], {"npy", "npz"}),
+        # With more than one to choose from a shell sets no space behind the `=`.
+        (["train", "--set", "train.n_c"], {"train.n_clusters=", "train.n_clusters=null"}),
+        (["train", "--set", "train.objective=re"], {"train.objective=reference"}),
+        # bash parts a word at `=`, and asks for what stands behind it.
+        (["train", "--set", "train.objective", "="], {"tib", "reference"}),
+        (["train", "--set", "train.objective", "=", "re"], {"reference"}),
+        (["train", "--set", "train.seed", "=", "1", "--set", "train.early_stop", "="], {"false", "true"}),
+        (["train", "--set", "train.seed", "=", "1", "--ob"], {"--objective"}),
+        (["train", "--set", "train.early_stop", "=", "true", "x"], set()),
     ],
 )
 def test_a_shell_completes_stages_options_and_settings(words, expected):

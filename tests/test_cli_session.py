@@ -140,6 +140,14 @@ def test_verbose_names_every_clip_and_the_time(command, tmp_path):
     assert "extract: took " in said.out
 
 
+def test_the_log_names_the_clips_that_failed_and_no_other(command, tmp_path):
+    root = words_alone(tmp_path / "clips", 3)
+    command("extract", "--clips", root, *sets(f"workdir={tmp_path / 'work'}", *TEXT_ALONE))
+    log = log_of(tmp_path / "work")
+    assert "extract: text: clip_02 failed, empty_transcript" in log
+    assert "clip_00" not in log  # a line a clip would be 20 MB of 100,000
+
+
 def log_of(folder: Path) -> str:
     (path,) = (folder / "logs").iterdir()
     return path.read_text()
@@ -311,6 +319,62 @@ def test_sigterm_in_the_middle_of_training_says_what_is_kept(tmp_path):
     assert shlex.split(lines[-1])[-len(words) :] == words
     assert [path.name for path in out.iterdir()] == ["logs"]
     assert "exit code 143" in log_of(out)
+
+
+def test_json_is_an_object_also_where_the_words_are_wrong(command):
+    said = command("train", "--sed", "3", "--json")
+    assert json.loads(said.out) == {"exit_code": 2, "error": "train has no option '--sed'; did you mean '--seed'?"}
+    assert said.err == "error: train has no option '--sed'; did you mean '--seed'?\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("evaluate", "--out", "nowhere"),
+        ("report", "--out", "nowhere"),
+        ("export", "--config", ROOT / "configs/demo.yaml", "--run", "nowhere", "--format", "npy", "--out", "x"),
+    ],
+)
+def test_a_run_that_is_not_there_is_told(command, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    said = command(*words)
+    assert (said.code, said.out) == (2, "")
+    assert (
+        said.err
+        == "error: no finished run in nowhere, which holds no run.json; run `train` first, or give another folder\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("plain_page")
+def test_a_run_on_cached_features_is_found_by_their_folder(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cached").mkdir()
+    for name in ("text", "video", "audio"):
+        np.save(tmp_path / "cached" / f"{name}.npy", np.random.default_rng(0).normal(size=(20, 4)))
+    before = command("status", "--views", "cached", *sets(*FAST))
+    assert "results results/cached" in before.out
+    *_, onward = before.out.partition("next: ")
+    words = shlex.split(onward)
+    said = command(*words[words.index("train") :])  # what status says is next
+    assert said.code == 0, said.err
+    assert (tmp_path / "results/cached/run.json").exists()
+    assert command("status", "--views", "cached", *sets(*FAST)).out.endswith("next: nothing, all is done\n")
+    assert command("evaluate", "--views", "cached", *sets(*FAST)).code == 0
+    assert command("report", "--views", "cached").code == 0
+    monkeypatch.chdir(tmp_path / "cached")
+    assert "results results/cached" in command("status", "--views", ".").out
+    assert "results results/mine" in command("status", "--views", ".", *sets("name=mine")).out
+
+
+def test_import_says_how_to_go_on(command, tmp_path):
+    for name in ("text", "audio"):
+        np.save(tmp_path / f"{name}.npy", np.ones((3, 2)))
+    said = command("import", tmp_path, "--out", tmp_path / "two views")
+    *_, onward = said.out.partition("import: next: ")
+    assert shlex.split(onward)[-5:] == ["train", "--views", str(tmp_path / "two views"), "--clusters", "K"]
+    said = command("import", tmp_path / "text.npy", "--out", tmp_path / "one")
+    assert "that is one view, and `train` needs at least 2" in said.out
 
 
 @pytest.mark.parametrize(

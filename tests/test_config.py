@@ -142,3 +142,8 @@ def test_an_empty_file_is_the_defaults(tmp_path):
 
 def test_setting_names_reach_into_the_modalities():
     assert {"train.epochs", "extract.visual.batch_size", "corpus.root"} <= set(setting_names(Settings))
+
+
+@pytest.mark.parametrize(("given", "folder"), [("/x/a #1 %", "/x/a #1 %"), ("#1", "#1"), ("'/x/a' # quoted", "/x/a")])
+def test_a_folder_may_have_a_hash_in_its_name(given, folder):
+    assert load_settings(None, [f"out={given}"]).out == Path(folder)

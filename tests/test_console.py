@@ -7,7 +7,7 @@ import pytest
 from terminal import on_a_terminal
 
 from pipeline import console
-from pipeline.console import Output, detail, output, progress, result, say, table
+from pipeline.console import Output, detail, output, progress, result, say, table, trace
 
 CODE = "import sys; sys.path.insert(0, '.'); from pipeline import console; "
 
@@ -24,6 +24,14 @@ def test_each_line_is_shown_or_taken_by_the_log(capsys, quiet, verbose, shown):
         result("result")
     assert capsys.readouterr().out.splitlines() == shown
     assert {*shown, *unseen} == {"said", "detail", "result"}
+
+
+@pytest.mark.parametrize(("verbose", "shown"), [(False, []), (True, ["of one clip"])])
+def test_a_line_of_each_clip_is_for_verbose_alone_and_not_for_the_log(capsys, verbose, shown):
+    unseen = []
+    with output(Output(verbose=verbose, unseen=unseen.append)):
+        trace("of one clip")
+    assert (capsys.readouterr().out.splitlines(), unseen) == (shown, [])
 
 
 def test_quiet_tables_are_in_the_log_and_ends_with_its_block(capsys):

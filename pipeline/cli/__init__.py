@@ -5,6 +5,7 @@ Ctrl-C, 143 by SIGTERM; 141 whoever read the output has gone.
 """
 
 import io
+import json
 import os
 import sys
 
@@ -40,5 +41,8 @@ def main() -> None:
 
 
 def _refuse(message: str) -> None:
-    console.error(f"error: {' '.join(message.split())}")
+    told = " ".join(message.split())
+    console.error(f"error: {told}")
+    if "--json" in sys.argv:  # whoever reads it wants an object in any case
+        print(json.dumps({"exit_code": CANNOT, "error": told}, indent=2, ensure_ascii=False))
     sys.exit(CANNOT)

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -65,6 +66,17 @@ def prepare(session: Session, config: opt.Config = None, set_: opt.Set = None, c
     return Result(lambda: results.prepared(settings), results.prepared_lines, _code(n_lost))
 
 
+@command("pretrain-audio")
+def pretrain_audio(
+    session: Session, config: opt.Config = None, set_: opt.Set = None, clips: opt.Clips = None
+) -> Result:
+    """Raw clips -> an audio encoder of their own, trained without labels; `extract` uses it (weights: self)."""
+    settings = session.use(_on_clips(config, set_, clips))
+    n_lost = stages.prepare_if_told(session, settings)
+    weights = stages.pretrain_audio(session, settings)
+    return Result(lambda: results.pretrained(weights), results.pretrained_lines, _code(n_lost))
+
+
 @command()
 def extract(
     session: Session,
@@ -74,9 +86,11 @@ def extract(
     only: opt.Only = None,
     retry_failed: opt.Retry = False,
 ) -> Result:
-    """Raw clips -> embeddings, resumable; prepares the corpus first."""
+    """Raw clips -> embeddings, resumable; prepares the corpus first, and trains its audio encoder where it has none."""
     settings = session.use(_on_clips(config, set_, clips))
-    n_failed = stages.prepare_if_told(session, settings) + stages.extract(session, settings, only, retry_failed)
+    n_lost = stages.prepare_if_told(session, settings)
+    stages.pretrain_audio_if_wanted(session, settings, only)
+    n_failed = n_lost + stages.extract(session, settings, only, retry_failed)
     return Result(lambda: results.extracted(settings), results.extracted_lines, _code(n_failed))
 
 
@@ -102,11 +116,10 @@ def train(
 ) -> Result:
     """Views -> clusters, written to the results folder and scored where there are labels."""
     shortcuts = {
-        **{"views": views, "labels": labels, "out": out, "train__objective": objective, "train__seed": seed},
-        "name": views.name if views and not config else None,
+        **{"labels": labels, "out": out, "train__objective": objective, "train__seed": seed},
         "train__n_clusters": int(clusters) if clusters is not None and clusters.isdecimal() else clusters,
     }
-    settings = session.use(load_settings(config, set_ or (), **shortcuts))
+    settings = session.use(_on_views(config, set_, views, **shortcuts))
     stages.train(session, settings)
     return Result(lambda: results.scored(settings), results.scored_lines)
 
@@ -121,7 +134,7 @@ def evaluate(
     out: opt.Out = None,
 ) -> Result:
     """Scores a finished run against labels and baselines; --out alone takes the settings the run was made with."""
-    settings = session.use(load_settings(_config_of(config, out), set_ or (), views=views, labels=labels, out=out))
+    settings = session.use(_on_views(_config_of_run(config, out), set_, views, labels=labels, out=out))
     stages.evaluate(session, settings)
     return Result(lambda: results.scored(settings), results.scored_lines)
 
@@ -136,7 +149,7 @@ def report(
     embed_media: opt.Embed = False,
 ) -> Result:
     """One self-contained HTML page of a finished run."""
-    settings = session.use(load_settings(_config_of(config, out), set_ or (), views=views, out=out))
+    settings = session.use(_on_views(_config_of_run(config, out), set_, views, out=out))
     page = stages.report(session, settings, embed_media=embed_media)
     return Result(lambda: {"report": page}, lambda values: [f"report: {page}"])
 
@@ -184,7 +197,9 @@ def run(
 ) -> Result:
     """All stages, raw clips to scored clusters; each skips what is done."""
     settings = session.use(_on_clips(config, set_, clips, out=out))
-    n_failed = stages.prepare_if_told(session, settings) + stages.extract(session, settings, None, retry_failed)
+    n_lost = stages.prepare_if_told(session, settings)
+    stages.pretrain_audio_if_wanted(session, settings, None)
+    n_failed = n_lost + stages.extract(session, settings, None, retry_failed)
     stages.reduce(session, settings)
     stages.train(session, settings)
 
@@ -217,13 +232,14 @@ def status(
     out: opt.Out = None,
 ) -> Result:
     """What each stage has done, and what it would do now; changes nothing."""
-    settings = load_settings(_config_of(config, out), set_ or (), corpus__root=clips, views=views, out=out)
+    settings = _on_views(_config_of(config, out), set_, views, corpus__root=clips, out=out)
     from pipeline.status import status
 
     found = status(settings)
-    given = {"corpus.root": clips, "views": views, "out": out}
+    given = {"corpus.root": clips, "out": out}
     words = [*(set_ or ()), *(f"{name}={path}" for name, path in given.items() if path)]
-    show.status(found, lambda stage: command_line(stage, *_options(config, words)))
+    on_views = ["--views", str(views)] if views else []  # then what is next is a stage that takes it
+    show.status(found, lambda stage: command_line(stage, *_options(config, words), *on_views))
     return Result(found.values, show.status_lines)
 
 
@@ -237,7 +253,7 @@ def doctor(
     out: opt.Out = None,
 ) -> Result:
     """Whether this machine can run the stages; for each thing missing, what to do. 1: look at it, 2: a stage cannot."""
-    settings = load_settings(_config_of(config, out), set_ or (), corpus__root=clips, views=views, out=out)
+    settings = _on_views(_config_of(config, out), set_, views, corpus__root=clips, out=out)
     from pipeline.doctor import doctor
 
     say("doctor: one thing after the other; loading PyTorch and the encoders takes its time")
@@ -261,7 +277,7 @@ def export(
     reduced: opt.Reduced = False,
 ) -> Result:
     """Features, labels and clusters for other programs."""
-    settings = session.use(load_settings(_config_of(config, run), set_ or (), views=views, out=run))
+    settings = session.use(_on_views(_config_of_run(config, run), set_, views, out=run))
     from pipeline.export import export
 
     record = export(settings, format_, out, reduced=reduced)
@@ -274,6 +290,10 @@ def import_(session: Session, source: opt.Source, out: opt.ImportDir, format_: o
     from pipeline.ingest import ingest
 
     record = ingest(source, format_, out)
+    if len(record["views"]) > 1:
+        say(f"import: next: {command_line('train', '--views', str(out), '--clusters', 'K')}")
+    else:
+        say("import: that is one view, and `train` needs at least 2: import the other modality beside it")
     return Result(lambda: {"out": out, **record}, lambda values: [f"import: {record['clips']} clips: {out}"])
 
 
@@ -290,6 +310,21 @@ def _config_of(config: Path | None, out: Path | None) -> Path | None:
     """The config that was given, else the one a finished run was made with."""
     resolved = out / "config.yaml" if out else None
     return config or (resolved if resolved and resolved.exists() else None)
+
+
+def _config_of_run(config: Path | None, out: Path | None) -> Path | None:
+    """As `_config_of`, for a command that is lost without the run."""
+    if out and not (out / "run.json").is_file():
+        raise PipelineError(
+            f"no finished run in {out}, which holds no run.json; run `train` first, or give another folder"
+        )
+    return _config_of(config, out)
+
+
+def _on_views(config: Path | None, set_: list[str] | None, views: Path | None, **shortcuts: Any) -> Settings:
+    """Settings of a command that may be given cached features: without a config they are named after their folder."""
+    named = [f"name={json.dumps(views.resolve().name)}"] if views and not config else []
+    return load_settings(config, [*named, *(set_ or ())], views=views, **shortcuts)
 
 
 def _on_clips(config: Path | None, set_: list[str] | None, clips: Path | None, **shortcuts: Any) -> Settings:

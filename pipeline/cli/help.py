@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
-from typer.core import TyperCommand, TyperGroup
+from typer.core import CompletionItem, TyperCommand, TyperGroup
 
 from pipeline.cli.settings_help import Setting, all_settings, section_descriptions
 from pipeline.errors import PipelineError
@@ -17,17 +17,24 @@ _PLACES = ("name", "workdir")
 # Stage -> the settings and sections that it uses.
 USES: dict[str, tuple[str, ...]] = {
     "prepare": (*_PLACES, "corpus"),
-    "extract": (*_PLACES, "corpus", "extract"),
+    "pretrain-audio": (*_PLACES, "corpus", "pretrain"),
+    "extract": (*_PLACES, "corpus", "extract", "pretrain"),
     "reduce": (*_PLACES, "reduce"),
     "train": (*_PLACES, "out", "views", "labels", "train"),
     "evaluate": (*_PLACES, "out", "views", "labels"),
     "report": (*_PLACES, "out", "views"),
     "predict": ("extract",),
-    "run": (*_PLACES, "out", "labels", "corpus", "extract", "reduce", "train"),
+    "run": (*_PLACES, "out", "labels", "corpus", "pretrain", "extract", "reduce", "train"),
     "export": (*_PLACES, "out", "views", "labels"),
 }
 # Stage -> whose settings it must be given too, though it does nothing with them but find its input.
-_ALSO = {"reduce": "extract", "train": "extract and reduce", "export": "extract and reduce", "status": "run"}
+_ALSO = {
+    "pretrain-audio": "extract",
+    "reduce": "extract",
+    "train": "extract and reduce",
+    "export": "extract and reduce",
+    "status": "run",
+}
 
 
 class StageCommand(TyperCommand):
@@ -47,6 +54,15 @@ class StageCommand(TyperCommand):
                 raise
             known = [name for param in self.params for name in param.opts]
             raise PipelineError(f"{self.name} has no option {option!r}; {_hint(str(option), known)}") from None
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        # bash gives `--set a.b=c` as three words. What is asked for is c where the last `=` is the last word, or is the
+        # one that is asked about and not among them.
+        settings = ctx.params.get("set_") or [""]
+        at_value = ctx.args[-1:] == ["="] or ctx.args.count("=") < len(settings)
+        words = [word for one in all_settings() if at_value and one.key == settings[-1] for word in one.words]
+        fitting = [CompletionItem(word) for word in words if word.startswith(incomplete)]
+        return fitting or super().shell_complete(ctx, incomplete)
 
 
 class StageGroup(TyperGroup):

@@ -14,16 +14,23 @@ IMPORT_FORMATS = (*FORMATS, "csd")
 
 
 def _settings(incomplete: str) -> Iterator[tuple[str, str]]:
-    for setting in all_settings():
-        yield f"{setting.key}=", f"{setting.description} [{setting.default}]"
+    """The settings that a word may become; once there is one alone, what it may be set to, too."""
+    key, equals, _ = incomplete.partition("=")
+    fitting = [one for one in all_settings() if (one.key == key if equals else one.key.startswith(key))]
+    for setting in fitting:
+        told = f"{setting.description} [{setting.default}]"
+        yield f"{setting.key}=", told
+        for value in setting.words if len(fitting) == 1 else ():
+            yield f"{setting.key}={value}", told
 
 
 def _configs(incomplete: str) -> Iterator[str]:
-    """YAML files where the word so far points, else those of configs/."""
+    """YAML files where the word so far points, and in the folders there."""
     folder = Path(incomplete) if incomplete.endswith("/") else Path(incomplete).parent
-    for path in sorted([*folder.glob("*"), *(Path("configs").glob("*.yaml") if not incomplete else ())]):
+    for path in sorted(folder.glob("*")):
         if path.is_dir() and not path.name.startswith("."):
             yield f"{path}/"
+            yield from map(str, sorted(path.glob("*.y*ml")))
         elif path.suffix in (".yaml", ".yml"):
             yield str(path)
 

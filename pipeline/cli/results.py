@@ -29,6 +29,19 @@ def prepared_lines(values: Mapping[str, Any]) -> list[str]:
     return [f"prepare: {values['clips']} clips, {values['labels']} labels{problems}: {values['manifest']}"]
 
 
+def pretrained(weights: Path) -> dict[str, Any]:
+    """Of pretrain-audio: {"weights", "record"}."""
+    return {"weights": weights, "record": _read(weights.with_suffix(".json"))}
+
+
+def pretrained_lines(values: Mapping[str, Any]) -> list[str]:
+    record = values["record"]
+    ways = (record["best"]["image_to_audio"], record["best"]["audio_to_image"])
+    recalls = " | ".join(" ".join(f"{value:.2f}" for value in way.values()) for way in ways)
+    told = f"epoch {record['best_epoch']}, recall@1/5/10 {recalls} of {record['best']['n_pairs']} held-out pairs"
+    return [f"pretrain-audio: {record['extractor']}: {told}: {values['weights']}"]
+
+
 def extracted(settings: Settings) -> dict[str, Any]:
     """Of extract: {"features", "clips", "modalities": modality -> its accounts}; clips = done + failed + pending."""
     from pipeline.status import accounts

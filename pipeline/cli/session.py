@@ -28,6 +28,7 @@ DONE, SOME_FAILED, CANNOT, PIPE_CLOSED = 0, 1, 2, 141
 # What a stage leaves when it is stopped in the middle; what there was before is as it was.
 KEPT = {
     "prepare": "an earlier manifest; one is written when it is whole",
+    "pretrain-audio": "the clips' feature maps and the last checkpoint, at most half a minute old",
     "reduce": "the embeddings; the reduction starts again",
     "train": "the views and an earlier run; one is written when its training is done",
     "evaluate": "the run; its scores are worked out again",

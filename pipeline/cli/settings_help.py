@@ -8,6 +8,7 @@ import yaml
 
 from pipeline.config import Settings
 
+OPEN_KINDS = ("text", "path", "integer", "number", "array")  # of values, too many to list
 LARGE = 10**9  # a limit above it is the machine's, and tells a person nothing
 
 
@@ -33,6 +34,12 @@ class Setting:
     def key(self) -> str:
         """The dotted name that --set takes."""
         return f"{self.section}.{self.name}".removeprefix(".")
+
+    @property
+    def words(self) -> list[str]:
+        """The values that can be listed, the default among them."""
+        listed = [value for value in self.values.split(" | ") if value.split()[0] not in OPEN_KINDS]
+        return list(dict.fromkeys([self.default, *listed]))
 
 
 def all_settings() -> list[Setting]:

@@ -21,6 +21,21 @@ def prepare_if_told(session: Session, settings: Settings) -> int:
     return prepare(session, settings) if told else 0
 
 
+def pretrain_audio(session: Session, settings: Settings) -> Path:
+    """Returns the weights file."""
+    from pipeline.prepare import manifest_of
+    from pipeline.pretrain_audio import pretrain_audio
+
+    with session.doing("pretrain-audio"):
+        return pretrain_audio(settings, *manifest_of(settings))
+
+
+def pretrain_audio_if_wanted(session: Session, settings: Settings, only: list[str] | None) -> None:
+    """Trains the audio encoder where the sound is to be embedded by one of the corpus' own and there is none yet."""
+    if settings.wants_own_audio and (not only or "audio" in only):
+        pretrain_audio(session, settings)
+
+
 def extract(session: Session, settings: Settings, only: list[str] | None, retry_failed: bool) -> int:
     """Returns how many failures there are in all, modalities counted apart."""
     from pipeline.extract import extract

@@ -4,8 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.config import Settings
 from pipeline.console import say
 from pipeline.corpora.base import unknown_name
@@ -14,7 +12,7 @@ from pipeline.export.arrays import write_npy, write_npz
 from pipeline.export.content import Content, gather
 from pipeline.export.mmsa import write_mmsa
 from pipeline.export.tables import write_csv, write_hf, write_parquet
-from pipeline.folders import whole_folder
+from pipeline.folders import accounts_of, whole_folder
 from pipeline.provenance import git_sha, versions
 from pipeline.reduce import untrained
 
@@ -61,8 +59,7 @@ def _record(content: Content, format_: str) -> dict[str, Any]:
         "format": format_,
         "reduced": content.reduced,
         "clips": len(views.clip_ids),
-        "views": {name: list(array.shape) for name, array in views.arrays.items()},
-        "missing": {name: int(np.isnan(array).any(axis=1).sum()) for name, array in views.arrays.items()},
+        **accounts_of(views.arrays),
         "labels": len(content.labels),
         "transcripts": len(content.transcripts),
         "assignments": len(content.assignments),

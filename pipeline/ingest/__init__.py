@@ -21,7 +21,7 @@ from pipeline.console import say
 from pipeline.corpora.base import unknown_name
 from pipeline.errors import PipelineError
 from pipeline.files import write_atomic
-from pipeline.folders import whole_folder
+from pipeline.folders import accounts_of, whole_folder
 from pipeline.ingest.arrays import read_npy, read_npz
 from pipeline.ingest.content import Features, tidied
 from pipeline.ingest.csd import read_csd
@@ -143,8 +143,7 @@ def _record(features: Features, source: Path, format_: str) -> dict[str, Any]:
         "format": format_,
         "source": source.name,
         "clips": len(features.clip_ids),
-        "views": {name: list(array.shape) for name, array in features.arrays.items()},
-        "missing": {name: int(np.isnan(array).any(axis=1).sum()) for name, array in features.arrays.items()},
+        **accounts_of(features.arrays),
         "labels": len(features.labels),
         "transcripts": len(features.transcripts),
         "splits": len(features.splits),
@@ -163,4 +162,3 @@ def _tell(record: dict[str, Any], out: Path) -> None:
     dims = ", ".join(f"{name} {shape[1]}-d" for name, shape in record["views"].items())
     known = [f"{record[what]} {what}" for what in ("labels", "transcripts", "splits") if record[what]]
     say(f"import: wrote {out}: {record['clips']} clips, {dims}{', with ' + ', '.join(known) if known else ''}")
-    say(f"import: next: python -m pipeline train --views {out} --clusters K")
