@@ -30,12 +30,13 @@ class ImageHead(nn.Module):
 
     def standardise_by(self, batches: Iterable[Tensor]) -> None:
         """Takes each channel's mean and sd from (B, C, H, W) maps; a channel that never changes is left as it is."""
-        count, total, squares = 0, torch.zeros(1), torch.zeros(1)
+        count = 0
+        total = squares = torch.zeros(len(self.mean), dtype=torch.float64)
         for maps in batches:
             values = maps.double()
             count += values[:, 0].numel()
-            total = total + values.sum((0, 2, 3))
-            squares = squares + values.square().sum((0, 2, 3))
+            total = total + values.sum((0, 2, 3)).cpu()
+            squares = squares + values.square().sum((0, 2, 3)).cpu()
         mean = total / count
         sd = (squares / count - mean.square()).clamp(min=0).sqrt()
         self.mean.copy_(mean[:, None, None])

@@ -71,7 +71,12 @@ def _score_sentence(scores: Sequence[Score], n_scored: int) -> str:
     """ACC as a share of the clips, beside what anybody would get."""
     own, majority = (next(row for row in scores if row.kind == kind) for kind in ("ours", "majority"))
     baselines = {row.method: row for row in scores if row.kind == "baseline"}
-    alone = [f"; each restart alone {_with_sd(row.acc, row.acc_sd)}" for row in scores if row.kind == "restarts"]
+    alone = [
+        f"; each restart alone ACC {_with_sd(row.acc, row.acc_sd)}, NMI {_with_sd(row.nmi, row.nmi_sd)}, "
+        f"ARI {_with_sd(row.ari, row.ari_sd)}"
+        for row in scores
+        if row.kind == "restarts"
+    ]
     told = [f"calling every clip the largest class gets {majority.acc:.0%}"]
     k_means = baselines.pop("k-means all", None)
     if k_means:
@@ -81,8 +86,8 @@ def _score_sentence(scores: Sequence[Score], n_scored: int) -> str:
         told.append(f"the best other method, {best.method}, {best.acc:.0%}")
     return (
         f"With every cluster matched to one label, {round(own.acc * n_scored):,} of {n_scored:,} labelled clips, "
-        f"{own.acc:.0%}, are in their label's cluster (ACC {own.acc:.2f}{''.join(alone)}; NMI {own.nmi:.2f}, "
-        f"ARI {own.ari:.2f}); {', '.join(told)}."
+        f"{own.acc:.0%}, are in their label's cluster (ACC {own.acc:.2f}, NMI {own.nmi:.2f}, "
+        f"ARI {own.ari:.2f}{''.join(alone)}); {', '.join(told)}."
     )
 
 
