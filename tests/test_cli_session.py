@@ -284,7 +284,7 @@ def stopped(words: list[str], there: str, folder: Path, signum: int) -> tuple[in
 def test_ctrl_c_in_the_middle_of_extraction_says_what_is_kept_and_how_to_go_on(tmp_path):
     root = write_folder_corpus(tmp_path / "clips", 8)
     work = tmp_path / "work"
-    words = ["extract", "--clips", str(root), *sets(f"workdir={work}", "extract.chunk_size=1", *SMALL_ENCODERS)]
+    words = ["extract", "-v", "--clips", str(root), *sets(f"workdir={work}", "extract.chunk_size=1", *SMALL_ENCODERS)]
     code, lines = stopped(words, "extract: visual: clip_00 done", work, signal.SIGINT)
     assert code == 130
     assert lines[-2].startswith("stopped by Ctrl-C in extract; kept: embeddings of 8 clips: visual ")

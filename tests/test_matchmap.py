@@ -96,9 +96,7 @@ def test_margin_ranking_is_the_mean_hinge_over_what_is_drawn():
         sounds = [max(0.0, 1 + float(SIMILAR[i, j] - SIMILAR[i, i])) for j in others]
         expected += (sum(pictures) + sum(sounds)) / len(others) / n
     generator = torch.Generator().manual_seed(0)
-    drawn = [
-        sampled_margin_ranking(SIMILAR, NEGATIVES, margin=1.0, generator=generator).item() for _ in range(4000)
-    ]
+    drawn = [sampled_margin_ranking(SIMILAR, NEGATIVES, margin=1.0, generator=generator).item() for _ in range(4000)]
     assert sum(drawn) / len(drawn) == pytest.approx(expected, abs=0.02)
 
 

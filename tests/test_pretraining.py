@@ -5,23 +5,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from pretraining_factory import SmallExtractor
 
 from extractors.audio_davenet import DAVEnetExtractor
 from extractors.audio_spectrograms import SpectrogramExtractor
 from extractors.pretraining.networks import ImageHead
 from extractors.pretraining.pairs import Pairs, split_by_video
 from extractors.pretraining.train import Pretraining, Training, learning_rate_factor
-
-
-class SmallExtractor(SpectrogramExtractor):
-    """A network of DAVEnet's kind that trains in milliseconds."""
-
-    name, dim, right_context = "audio/small", 16, 16
-
-    @classmethod
-    def build(cls, state=None):
-        return nn.Sequential(nn.BatchNorm1d(40), nn.Conv1d(40, 16, kernel_size=17, stride=16, padding=8), nn.ReLU())
 
 
 def pairs_of(n: int = 12, frames: int = 3, seed: int = 0) -> Pairs:
