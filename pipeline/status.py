@@ -154,16 +154,15 @@ def _prepared(settings: Settings) -> Stage:
 
 
 def _pretrained(settings: Settings, modalities: list[Modality]) -> Stage:
-    weights = settings.own_audio
+    weights, audio = settings.own_audio, settings.extract.audio
+    if audio is None or audio.weights != str(weights):
+        told = f"extract.audio.weights is {audio.weights}" if audio else "extract.audio is null"
+        return Stage("pretrain-audio", UNUSED, "", told)
     record = _read(weights.with_suffix(".json"))
     if record:
         recall = record["best"]["audio_to_image"]["recall@10"]
         has = f"{record['extractor']}: recall@10 {recall:.2f}, chance {record['best']['chance']['recall@10']:.2f}"
         return Stage("pretrain-audio", DONE, has, "nothing")
-    if not settings.wants_own_audio:
-        audio = settings.extract.audio
-        told = f"extract.audio.weights is {audio.weights}" if audio else "extract.audio is null"
-        return Stage("pretrain-audio", UNUSED, "", told)
     if not modalities:
         return Stage("pretrain-audio", WAITS, "", "prepare first")
     begun = (weights.parent / "checkpoint.pt").exists()

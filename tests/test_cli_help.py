@@ -18,7 +18,7 @@ from pipeline.export import FORMATS
 from pipeline.ingest import FORMATS as IMPORT_FORMATS
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGES = ("prepare", "extract", "reduce", "train", "evaluate", "report", "predict", "run")
+STAGES = ("prepare", "pretrain-audio", "extract", "reduce", "train", "evaluate", "report", "predict", "run")
 COMMANDS = (*STAGES, "status", "doctor", "export", "import")
 
 

@@ -219,7 +219,7 @@ def test_weights_that_are_not_here(monkeypatch, tmp_path):
     def refuse():
         raise ConnectionRefusedError("closed")
 
-    visual, text, audio = look(checks._weights)
+    visual, text, audio = look(checks._weights, "extract.audio.weights=hub")
     assert visual.state == text.state == WARNING
     assert "not in the cache; the first extract fetches them" in visual.found
     assert str(tmp_path / "hub/checkpoints/vgg16-397923af.pth") in visual.todo
@@ -305,3 +305,13 @@ def test_the_command(monkeypatch, capsys, tmp_path):
 def test_checks_are_told_one_by_one():
     """Loading PyTorch takes its time: what is known already is not held back."""
     assert next(doctor(Settings())).name == "Python"
+
+
+def test_sound_that_needs_no_weights_or_its_own_is_no_problem(tmp_path):
+    sound = ("extract.visual=null", "extract.text=null", f"workdir={tmp_path}")
+    (own,) = look(checks._weights, *sound)
+    assert own.state == OK
+    assert "not there yet; `extract` and `run` train it on the clips first" in own.found
+    (none,) = look(checks._weights, *sound, "extract.audio.backbone=audio/logmel_stats", "extract.audio.weights=random")
+    assert none.state == OK
+    assert "it needs none" in none.found

@@ -41,7 +41,8 @@ def settings(tmp_path):
 
 
 def states(settings: Settings) -> dict[str, str]:
-    return {stage.stage: stage.state for stage in status(settings).stages}
+    """Of the stages that these settings have a use for."""
+    return {one.stage: one.state for one in status(settings).stages if one.state != UNUSED}
 
 
 def would(settings: Settings, stage: str) -> str:
@@ -143,10 +144,9 @@ def test_cached_features_need_the_run_alone(tmp_path):
     for name in ("text", "video"):
         np.save(tmp_path / f"{name}.npy", np.eye(8))
     settings = load_settings(None, ["train.n_clusters=2"], views=tmp_path, out=tmp_path / "run")
-    assert states(settings) == {
-        **dict.fromkeys(("prepare", "extract", "reduce"), UNUSED),
-        **{"train": TO_DO, "evaluate": WAITS, "report": WAITS},
-    }
+    assert states(settings) == {"train": TO_DO, "evaluate": WAITS, "report": WAITS}
+    unused = [one.stage for one in status(settings).stages if one.state == UNUSED]
+    assert unused == ["prepare", "pretrain-audio", "extract", "reduce"]
     gone = load_settings(None, ["train.n_clusters=2"], views=tmp_path / "gone", out=tmp_path / "run")
     assert "no such folder" in would(gone, "train")
 
@@ -198,6 +198,25 @@ def test_the_json_is_what_the_table_says(settings, capsys, monkeypatch):
     prepare(settings)
     said = call_main(monkeypatch, capsys, "status", "--json", "--set", f"workdir={settings.work}")
     found = json.loads(said.out)
-    assert [one["stage"] for one in found["stages"]] == list(STAGES)
+    assert [one["stage"] for one in found["stages"]] == ["prepare", "pretrain-audio", *STAGES[1:]]
     assert [one["pending"] for one in found["modalities"]] == [N, N, N]
-    assert "next: extract" in call_main(monkeypatch, capsys, "status", "-q", "--set", f"workdir={settings.work}").out
+    quiet = call_main(monkeypatch, capsys, "status", "-q", "--set", f"workdir={settings.work}").out
+    assert "next: pretrain-audio" in quiet  # the default is an audio encoder of the corpus' own
+
+
+def test_an_audio_encoder_of_its_own_is_to_be_trained_once(settings):
+    own = load_settings(
+        None, ["extract.visual=null", "extract.text.weights=random"],
+        corpus__root=settings.corpus.root, workdir=settings.work, name="x",
+    )  # fmt: skip
+    assert (states(own)["pretrain-audio"], would(own, "pretrain-audio")) == (WAITS, "prepare first")
+    prepare(own)
+    assert (states(own)["pretrain-audio"], would(own, "pretrain-audio")) == (TO_DO, "train")
+    own.own_audio.parent.mkdir(parents=True)
+    (own.own_audio.parent / "checkpoint.pt").touch()
+    assert would(own, "pretrain-audio") == "go on training"
+    best = {"audio_to_image": {"recall@10": 0.5}, "chance": {"recall@10": 0.25}}
+    own.own_audio.with_suffix(".json").write_text(json.dumps({"extractor": "audio/davenet", "best": best}))
+    done = next(one for one in status(own).stages if one.stage == "pretrain-audio")
+    assert (done.state, done.has) == (DONE, "audio/davenet: recall@10 0.50, chance 0.25")
+    assert would(settings, "pretrain-audio") == "extract.audio.weights is random"
