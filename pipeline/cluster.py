@@ -5,6 +5,7 @@ results/<run>/
     restarts.csv        clip_id, restart_0, ...: what each restart alone would have said
     history.csv         the losses, step by step
     model.safetensors + model.json
+    audio.safetensors   where the audio encoder was trained on this corpus: its weights, and audio.json, their record
     reduction/          what reduced the embeddings, copied from the workdir: `predict` needs this folder alone
     config.yaml         every setting as it was used
     run.json            versions, commit, seeds, durations; written last, so that its presence says the rest is whole
@@ -27,7 +28,7 @@ from pipeline.config import Settings
 from pipeline.console import progress, say
 from pipeline.corpora.tables import format_table
 from pipeline.errors import PipelineError
-from pipeline.files import check_writable, write_atomic
+from pipeline.files import check_writable, link_or_copy, write_atomic
 from pipeline.metrics import clustering_scores
 from pipeline.provenance import environment, stable_hash
 from pipeline.reduce import encoders_of, keep_reduction, untrained
@@ -35,6 +36,7 @@ from pipeline.reduce import encoders_of, keep_reduction, untrained
 if TYPE_CHECKING:
     from tib import TIB, StepReport
 
+OWN_AUDIO = "audio.safetensors"  # in the run's folder
 LINE_EVERY = {True: 10, False: 50}  # steps between two lines; the reference's as the published demo prints them
 
 
@@ -52,6 +54,7 @@ def train(settings: Settings, views: Views, labels: Mapping[str, str]) -> bool:
     out = settings.results
     if is_trained(settings, views):
         keep_reduction(settings, out)  # a run made before reductions were kept is completed
+        _keep_own_audio(settings)
         say(f"train: nothing to do: {out} holds this run")
         return False
     inputs, digest = _inputs(settings, views), views.digest()
@@ -180,6 +183,20 @@ def scalars(settings: Settings) -> "Iterator[Callable[[StepReport], None]]":
         yield write
 
 
+def _keep_own_audio(settings: Settings) -> None:
+    """Puts the corpus' own audio encoder into the run's folder, which is all that `predict` needs then.
+
+    A run that does not use it keeps none, not even an earlier run's.
+    """
+    weights, audio, kept = settings.own_audio, settings.extract.audio, settings.results / OWN_AUDIO
+    uses_it = settings.views is None and audio is not None and audio.weights == str(weights) and weights.is_file()
+    for source, target in ((weights, kept), (weights.with_suffix(".json"), kept.with_suffix(".json"))):
+        if uses_it:
+            link_or_copy(source, target)
+        else:
+            target.unlink(missing_ok=True)
+
+
 def _inputs_of(out: Path) -> str | None:
     try:
         return str(json.loads((out / "run.json").read_text(encoding="utf-8"))["inputs"])
@@ -204,6 +221,7 @@ def _write(settings: Settings, views: Views, model: "TIB", inputs: Mapping[str, 
     write_atomic(out / "history.csv", format_table(names, history))
     model.save(out)
     keep_reduction(settings, out)
+    _keep_own_audio(settings)
     resolved = settings.model_dump(mode="json")
     write_atomic(out / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
     encoders = encoders_of(settings)

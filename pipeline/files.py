@@ -1,6 +1,7 @@
 """Writing files whole or not at all."""
 
 import os
+import shutil
 import tempfile
 import uuid
 from pathlib import Path
@@ -37,6 +38,29 @@ def write_atomic(path: Path, data: bytes | str) -> bool:
             f"cannot write {path}: {reason}; free some space, or choose a folder that may be written"
         ) from error
     return True
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Makes `target` a second name of a file that is never changed in place; a copy where the disk knows no such thing.
+
+    Raises:
+        PipelineError: the file cannot be read, or the target not be written.
+    """
+    temporary = target.with_name(f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+    try:
+        if target.exists() and target.samefile(source):
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+        os.replace(temporary, target)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise PipelineError(f"cannot write {target}: {reason}; free some space, or choose another folder") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.align import Views, align, read_views
+from pipeline.cluster import OWN_AUDIO
 from pipeline.config import Settings, load_settings
 from pipeline.console import say, table
 from pipeline.corpora import READERS
@@ -179,7 +180,11 @@ def _settings_for(run_folder: Path, clips: Path, workdir: Path | None, overrides
     if kind == "synthetic" or kind not in READERS:
         changes += ["corpus.kind=folder", "corpus.clips_per_class=null", "corpus.seed=null"]
     if not any(clips.glob("*.csv")):  # no table, so its columns have no names
-        changes += ["corpus.file_column=null", "corpus.transcript_column=null"]
+        changes += [f"corpus.{name}_column=null" for name in ("file", "transcript", "video")]
+    kept = run_folder / OWN_AUDIO
+    audio = load_settings(config).extract.audio
+    if audio and kept.is_file() and not Path(audio.weights).is_file():  # the workdir where it was trained has gone
+        changes.append(f"extract.audio.weights={json.dumps(str(kept))}")
     work = workdir or workdir_of(run_folder, clips)
     return load_settings(config, [*changes, *overrides], corpus__root=clips, workdir=work)
 

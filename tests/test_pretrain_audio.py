@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,6 +104,26 @@ def test_extract_trains_first_where_the_sound_is_wanted_and_uses_what_was_traine
     status = command("status")
     assert "pretrain-audio" in status.out
     assert "recall@10" in status.out
+
+
+def test_a_run_predicts_when_its_workdir_has_gone(command, monkeypatch, capsys, clips, tmp_path):
+    quick = ("train.n_clusters=2", "train.epochs=4", "train.restarts=2", "reduce.dim=3", f"out={tmp_path}/run")
+    assert command("run", *quick).code == 1  # two clips lack something
+    kept = tmp_path / "run" / "audio.safetensors"
+    assert kept.samefile(weights_in(tmp_path / "work")[0])  # a second name, no second copy
+    shutil.rmtree(tmp_path / "work")
+    said = call_main(monkeypatch, capsys, "predict", "--run", tmp_path / "run", "--clips", clips)
+    assert said.code == 0, said
+    (recipe,) = (tmp_path / "run" / "predict").glob("*/features/audio/*/recipe.json")
+    assert json.loads(recipe.read_text())["recipe"]["weights"]["sha256"] == file_sha256(kept)
+
+
+def test_a_run_without_an_encoder_of_its_own_keeps_none(command, tmp_path):
+    quick = ("train.n_clusters=2", "train.epochs=4", "train.restarts=2", "reduce.dim=3", f"out={tmp_path}/run")
+    command("run", *quick)
+    assert (tmp_path / "run" / "audio.json").exists()
+    command("run", *quick, "extract.audio.weights=random")
+    assert not list((tmp_path / "run").glob("audio.*"))
 
 
 def test_labels_change_nothing(command, clips, tmp_path):
