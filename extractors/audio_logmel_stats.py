@@ -38,7 +38,7 @@ class LogMelStats:
     value's squared distance from its mean in units of the standard deviation. The mean of the rows is the vector.
 
     Args:
-        weights: "hub" or "random", which change nothing, as there are none to load.
+        weights: "hub", "random" or "self", which change nothing, as there are none to load.
         seed, batch_size, device, precision: as every extractor's; they change nothing.
     Raises:
         WeightsError: a package or path, which would not be used.
@@ -57,9 +57,9 @@ class LogMelStats:
         device: str = "auto",
         precision: str = "fp32",
     ) -> None:
-        if weights not in ("hub", "random"):
+        if weights not in ("hub", "random", "self"):
             raise WeightsError(
-                f"{self.name} has no weights, so extract.audio.weights={weights} would not be used; set it to hub, or "
+                f"{self.name} has no weights, so extract.audio.weights={weights} would not be used; set it to self, or "
                 "choose another backbone"
             )
         self.weights_record: dict[str, Any] = {"source": "none", "preprocessing": "16 kHz mono, 40 log-mel bands"}

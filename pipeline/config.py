@@ -111,6 +111,7 @@ class TextSettings(EncoderSettings):
 
 
 OWN = "self"  # extract.audio.weights: an encoder trained on this corpus' own clips
+NOTHING_TO_TRAIN = ("audio/logmel_stats",)  # audio backbones without weights
 
 
 class AudioSettings(EncoderSettings):
@@ -255,7 +256,7 @@ class Settings(Section):
     def with_own_audio(self) -> "Settings":
         """The same with `extract.audio.weights: self` spelt out as a path, which holds outside this workdir too."""
         audio = self.extract.audio
-        if audio is None or audio.weights != OWN:
+        if audio is None or audio.weights != OWN or audio.backbone in NOTHING_TO_TRAIN:
             return self
         spelt_out = audio.model_copy(update={"weights": str(self.own_audio)})
         return self.model_copy(update={"extract": self.extract.model_copy(update={"audio": spelt_out})})

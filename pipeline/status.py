@@ -156,7 +156,7 @@ def _prepared(settings: Settings) -> Stage:
 def _pretrained(settings: Settings, modalities: list[Modality]) -> Stage:
     weights, audio = settings.own_audio, settings.extract.audio
     if audio is None or audio.weights != str(weights):
-        told = f"extract.audio.weights is {audio.weights}" if audio else "extract.audio is null"
+        told = f"{audio.backbone}, weights {audio.weights}" if audio else "extract.audio is null"
         return Stage("pretrain-audio", UNUSED, "", told)
     record = _read(weights.with_suffix(".json"))
     if record:

@@ -163,7 +163,7 @@ def test_real_speech_has_the_pitch_that_pyin_finds():
 
 
 def test_it_has_no_weights_and_says_so():
-    for weights in ("hub", "random"):
+    for weights in ("hub", "random", "self"):
         record = LogMelStats(weights=weights, seed=7).weights_record
         assert record["source"] == "none"
         assert not {"trained", "sha256", "seed"} & record.keys()

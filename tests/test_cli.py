@@ -179,7 +179,12 @@ def test_training_that_cannot_run_is_one_line(views_dir, tmp_path, overrides, me
 @pytest.mark.shared_data
 @pytest.mark.skipif(not (SHARED / "data/grid").is_dir(), reason="../shared/data/grid is not beside this checkout")
 def test_real_grid_clips_end_to_end(tmp_path):
-    words = ("--config", "configs/grid.yaml", *sets(f"workdir={tmp_path}", "train.objective=reference"), *FAST)
+    words = (
+        "--config",
+        "configs/grid.yaml",
+        *sets(f"workdir={tmp_path}", "train.objective=reference", "pretrain.epochs=1"),
+        *FAST,
+    )
     done = pipeline("run", "--clips", SHARED / "data/grid", *words)
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "results/grid/metrics.json").read_text())

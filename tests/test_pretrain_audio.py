@@ -231,6 +231,12 @@ def test_too_few_clips_are_refused_with_a_way_out(command, tmp_path):
     assert "--set extract.audio.backbone=audio/logmel_stats" in told
 
 
+def test_the_way_out_works(command, tmp_path):
+    root = write_folder_corpus(tmp_path / "few", 3)
+    assert command("extract", "extract.audio.backbone=audio/logmel_stats", root=root).code == 0
+    assert not (tmp_path / "work" / "pretrain").exists()
+
+
 def test_no_sound_anywhere_is_refused(command, tmp_path):
     root = tmp_path / "mute"
     root.mkdir()

@@ -219,4 +219,4 @@ def test_an_audio_encoder_of_its_own_is_to_be_trained_once(settings):
     own.own_audio.with_suffix(".json").write_text(json.dumps({"extractor": "audio/davenet", "best": best}))
     done = next(one for one in status(own).stages if one.stage == "pretrain-audio")
     assert (done.state, done.has) == (DONE, "audio/davenet: recall@10 0.50, chance 0.25")
-    assert would(settings, "pretrain-audio") == "extract.audio.weights is random"
+    assert would(settings, "pretrain-audio") == "audio/davenet, weights random"
