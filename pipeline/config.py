@@ -251,7 +251,8 @@ class Settings(Section):
     def wants_own_audio(self) -> bool:
         """Whether the sound is to be embedded with weights trained on this corpus, and training has not ended yet."""
         audio, weights = self.extract.audio, self.own_audio
-        return audio is not None and audio.weights == str(weights) and not weights.with_suffix(".json").is_file()
+        trained = weights.is_file() and weights.with_suffix(".json").is_file()
+        return audio is not None and audio.weights == str(weights) and not trained
 
     def with_own_audio(self) -> "Settings":
         """The same with `extract.audio.weights: self` spelt out as a path, which holds outside this workdir too."""

@@ -159,7 +159,7 @@ def _pretrained(settings: Settings, modalities: list[Modality]) -> Stage:
         told = f"{audio.backbone}, weights {audio.weights}" if audio else "extract.audio is null"
         return Stage("pretrain-audio", UNUSED, "", told)
     record = _read(weights.with_suffix(".json"))
-    if record:
+    if record and not settings.wants_own_audio:
         recall = record["best"]["audio_to_image"]["recall@10"]
         has = f"{record['extractor']}: recall@10 {recall:.2f}, chance {record['best']['chance']['recall@10']:.2f}"
         return Stage("pretrain-audio", DONE, has, "nothing")

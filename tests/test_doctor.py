@@ -315,3 +315,5 @@ def test_sound_that_needs_no_weights_or_its_own_is_no_problem(tmp_path):
     (none,) = look(checks._weights, *sound, "extract.audio.backbone=audio/logmel_stats", "extract.audio.weights=random")
     assert none.state == OK
     assert "it needs none" in none.found
+    (default,) = look(checks._weights, *sound, "extract.audio.backbone=audio/logmel_stats")
+    assert default == none

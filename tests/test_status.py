@@ -217,6 +217,8 @@ def test_an_audio_encoder_of_its_own_is_to_be_trained_once(settings):
     assert would(own, "pretrain-audio") == "go on training"
     best = {"audio_to_image": {"recall@10": 0.5}, "chance": {"recall@10": 0.25}}
     own.own_audio.with_suffix(".json").write_text(json.dumps({"extractor": "audio/davenet", "best": best}))
+    assert states(own)["pretrain-audio"] == TO_DO  # a record whose weights have gone
+    own.own_audio.touch()
     done = next(one for one in status(own).stages if one.stage == "pretrain-audio")
     assert (done.state, done.has) == (DONE, "audio/davenet: recall@10 0.50, chance 0.25")
     assert would(settings, "pretrain-audio") == "audio/davenet, weights random"
