@@ -8,7 +8,7 @@ from typing import cast
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
-from extractors.visual_frames import FrameExtractor, FramePreprocessing
+from extractors.visual_frames import FramePreprocessing, MappedFrameExtractor
 from extractors.weights import PretrainedWeights, load_network
 
 # As published with the TensorFlow weights (efficientnet/lite: MEAN_RGB 127, STDDEV_RGB 128, crop padding 32, bicubic).
@@ -60,7 +60,7 @@ def pooled_lite0() -> nn.Module:
     return network
 
 
-class EfficientNetLite0(FrameExtractor):
+class EfficientNetLite0(MappedFrameExtractor):
     """EfficientNet-Lite0 trained on ImageNet, 1280-d.
 
     Args:

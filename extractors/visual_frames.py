@@ -1,8 +1,9 @@
 """What the frame backbones share: sampled frames -> resized crops -> one vector a frame -> their mean.
 
-A backbone that can also tell what is where, by its last feature map, gives `map_network`: FrameMaps stores those.
+A backbone that can also tell what is where, by its last feature map, is a MappedFrameExtractor: FrameMaps stores those.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,9 +68,6 @@ class FramePreprocessing:
 class FrameExtractor(NetworkExtractor):
     """A clip's vector is the mean over its sampled frames of the network's output.
 
-    Attributes:
-        map_shape: (C, H, W) of its last feature map; None where it has none.
-
     Args:
         network: (B, 3, crop, crop) float32 -> (B, D).
         preprocessing: what its weights were trained with.
@@ -80,7 +78,6 @@ class FrameExtractor(NetworkExtractor):
 
     name: str
     weights_record: dict[str, Any]
-    map_shape: tuple[int, int, int] | None = None
 
     def __init__(
         self,
@@ -101,10 +98,6 @@ class FrameExtractor(NetworkExtractor):
         self.needs = MediaNeeds(frames=FrameSampling(fps=fps, count=count), sample_rate_hz=None)
         self.preprocessing = preprocessing
 
-    def map_network(self) -> nn.Module:
-        """The part of the network up to its last feature map: (B, 3, crop, crop) -> (B, C, H, W)."""
-        raise NotImplementedError
-
     def prepare(self, clip: Clip, media: Media) -> Prepared:
         """The clip's sampled frames, cropped, still uint8: a quarter of the memory of float32 while they wait."""
         frames = media.require_frames().frames  # (T, 3, H, W)
@@ -120,6 +113,20 @@ class FrameExtractor(NetworkExtractor):
         return Encoded(features, list(features.unsqueeze(1)))
 
 
+class MappedFrameExtractor(FrameExtractor):
+    """A frame backbone whose network makes a feature map on its way.
+
+    Attributes:
+        map_shape: (C, H, W) of the last one.
+    """
+
+    map_shape: tuple[int, int, int]
+
+    @abstractmethod
+    def map_network(self) -> nn.Module:
+        """The part of the network up to its last feature map: (B, 3, crop, crop) -> (B, C, H, W)."""
+
+
 class FrameMaps(FrameExtractor):
     """A frame backbone's last feature map in place of its vectors.
 
@@ -128,13 +135,9 @@ class FrameMaps(FrameExtractor):
 
     Args:
         backbone: whose network, preprocessing, sampling and device are used.
-    Raises:
-        ValueError: it gives no feature map.
     """
 
-    def __init__(self, backbone: FrameExtractor) -> None:
-        if backbone.map_shape is None:
-            raise ValueError(f"{backbone.name} gives no feature map")
+    def __init__(self, backbone: MappedFrameExtractor) -> None:
         sampling = backbone.needs.frames
         super().__init__(
             backbone.map_network(),
@@ -146,8 +149,7 @@ class FrameMaps(FrameExtractor):
             precision=backbone.precision,
         )
         self.name = f"{backbone.name}/map"
-        self.map_shape = backbone.map_shape
-        self.dim = self.map_shape[0]
+        self.dim = backbone.map_shape[0]
         self.weights_record = backbone.weights_record
 
     def forward(self, pieces: Sequence[NDArray[Any]]) -> Encoded:

@@ -5,7 +5,7 @@ from typing import cast
 from torch import nn
 from torchvision.models import vgg16
 
-from extractors.visual_frames import FrameExtractor, FramePreprocessing
+from extractors.visual_frames import FramePreprocessing, MappedFrameExtractor
 from extractors.weights import PretrainedWeights, load_network
 
 PREPROCESSING = FramePreprocessing(256, 224, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -28,7 +28,7 @@ def penultimate_vgg16() -> nn.Module:
     return network
 
 
-class VGG16(FrameExtractor):
+class VGG16(MappedFrameExtractor):
     """VGG16 trained on ImageNet, 4096-d.
 
     Args:

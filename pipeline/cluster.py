@@ -186,15 +186,15 @@ def scalars(settings: Settings) -> "Iterator[Callable[[StepReport], None]]":
 def _keep_own_audio(settings: Settings) -> None:
     """Puts the corpus' own audio encoder into the run's folder, which is all that `predict` needs then.
 
-    A run that does not use it keeps none, not even an earlier run's.
+    A run that does not use it keeps none, not even an earlier run's; what is kept stays when the workdir's has gone.
     """
-    weights, audio, kept = settings.own_audio, settings.extract.audio, settings.results / OWN_AUDIO
-    uses_it = settings.views is None and audio is not None and audio.weights == str(weights) and weights.is_file()
-    for source, target in ((weights, kept), (weights.with_suffix(".json"), kept.with_suffix(".json"))):
-        if uses_it:
-            link_or_copy(source, target)
-        else:
-            target.unlink(missing_ok=True)
+    uses_it = settings.views is None and settings.uses_own_audio
+    for suffix in (".safetensors", ".json"):
+        source, kept = settings.own_audio.with_suffix(suffix), (settings.results / OWN_AUDIO).with_suffix(suffix)
+        if uses_it and source.is_file():
+            link_or_copy(source, kept)
+        elif not uses_it:
+            kept.unlink(missing_ok=True)
 
 
 def _inputs_of(out: Path) -> str | None:

@@ -239,20 +239,28 @@ class Settings(Section):
 
     @property
     def own_audio(self) -> Path:
-        """Where the weights of an audio encoder lie that was trained on this corpus with these settings."""
+        """Where the weights of an audio encoder lie that was trained on this corpus with these settings.
+
+        `audio.json` beside them is written last; `checkpoint.pt` is there while it trains.
+        """
         asked = {
             "pretrain": self.pretrain.model_dump(exclude={"device"}),
             "backbone": self.extract.audio.backbone if self.extract.audio else None,
-            "image": self.extract.visual.model_dump(include={"backbone", "weights"}) if self.extract.visual else None,
+            "image": self.extract.visual.model_dump(include={"backbone", "weights", "seed", "precision"})
+            if self.extract.visual
+            else None,
         }
         return self.work / "pretrain" / stable_hash(asked) / "audio.safetensors"
 
     @property
-    def wants_own_audio(self) -> bool:
-        """Whether the sound is to be embedded with weights trained on this corpus, and training has not ended yet."""
-        audio, weights = self.extract.audio, self.own_audio
-        trained = weights.is_file() and weights.with_suffix(".json").is_file()
-        return audio is not None and audio.weights == str(weights) and not trained
+    def own_audio_is_trained(self) -> bool:
+        """Whether training has ended, and the weights and their record are here."""
+        return self.own_audio.is_file() and self.own_audio.with_suffix(".json").is_file()
+
+    @property
+    def uses_own_audio(self) -> bool:
+        """Whether the sound is to be embedded with weights trained on this corpus, there already or not."""
+        return self.extract.audio is not None and self.extract.audio.weights == str(self.own_audio)
 
     def with_own_audio(self) -> "Settings":
         """The same with `extract.audio.weights: self` spelt out as a path, which holds outside this workdir too."""

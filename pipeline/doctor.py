@@ -224,7 +224,7 @@ def _weights(settings: Settings) -> Iterator[Check]:
     for modality in settings.extract.modalities() if not settings.views else ():
         section = _section(settings, modality)
         name, told = f"{modality} weights", f"{getattr(section, 'backbone', '')}, {section.weights}"
-        if modality == "audio" and settings.wants_own_audio:
+        if modality == "audio" and settings.uses_own_audio and not settings.own_audio_is_trained:
             yield Check(name, OK, f"{told}: not there yet; `extract` and `run` train it on the clips first")
             continue
         try:

@@ -155,17 +155,17 @@ def _prepared(settings: Settings) -> Stage:
 
 def _pretrained(settings: Settings, modalities: list[Modality]) -> Stage:
     weights, audio = settings.own_audio, settings.extract.audio
-    if audio is None or audio.weights != str(weights):
+    if not settings.uses_own_audio:
         told = f"{audio.backbone}, weights {audio.weights}" if audio else "extract.audio is null"
         return Stage("pretrain-audio", UNUSED, "", told)
     record = _read(weights.with_suffix(".json"))
-    if record and not settings.wants_own_audio:
+    if record and settings.own_audio_is_trained:
         recall = record["best"]["audio_to_image"]["recall@10"]
         has = f"{record['extractor']}: recall@10 {recall:.2f}, chance {record['best']['chance']['recall@10']:.2f}"
         return Stage("pretrain-audio", DONE, has, "nothing")
     if not modalities:
         return Stage("pretrain-audio", WAITS, "", "prepare first")
-    begun = (weights.parent / "checkpoint.pt").exists()
+    begun = weights.with_name("checkpoint.pt").exists()
     return Stage("pretrain-audio", TO_DO, "a checkpoint" if begun else "", "go on training" if begun else "train")
 
 

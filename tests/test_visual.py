@@ -15,7 +15,7 @@ from extractors.clip import Clip
 from extractors.frame_sampling import FrameSampling
 from extractors.media import FrameBatch, Media, MediaNeeds, read_media
 from extractors.visual_efficientnet_lite import EfficientNetLite0
-from extractors.visual_frames import FrameMaps
+from extractors.visual_frames import FrameMaps, MappedFrameExtractor
 from extractors.visual_vgg16 import VGG16
 from extractors.weights import WeightsError, package_folder
 
@@ -206,10 +206,11 @@ def test_two_samplings_are_refused():
 # --- their last feature maps ---
 
 
-def feature_maps(extractor: FrameMaps, media: Media) -> tuple[np.ndarray, np.ndarray]:
+def feature_maps(backbone: MappedFrameExtractor, media: Media) -> tuple[np.ndarray, np.ndarray]:
     """A clip's vector (C,) and its maps (T, C, H, W)."""
+    extractor, shape = FrameMaps(backbone), backbone.map_shape
     [embedding] = extractor.encode([extractor.prepare(CLIP, media)], keep_sequence=True)
-    channels, height, width = extractor.map_shape
+    channels, height, width = shape
     return embedding.vector, embedding.sequence.reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
 
 
@@ -218,7 +219,7 @@ def test_vgg16s_map_is_torchvisions_before_the_last_pool(whole_vgg16, our_vgg16)
     batch = VGG16_Weights.IMAGENET1K_V1.transforms()(torch.from_numpy(frames))
     with torch.no_grad():
         expected = whole_vgg16[0].eval().features[:-1](batch).numpy()
-    vector, maps = feature_maps(FrameMaps(our_vgg16), still_media(frames))
+    vector, maps = feature_maps(our_vgg16, still_media(frames))
     assert maps.shape == (2, 512, 14, 14)
     np.testing.assert_allclose(maps, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(vector, expected.mean(axis=(0, 2, 3)), rtol=1e-4, atol=1e-5)
@@ -226,7 +227,7 @@ def test_vgg16s_map_is_torchvisions_before_the_last_pool(whole_vgg16, our_vgg16)
 
 def test_lite0s_map_averaged_over_its_places_is_its_vector(our_lite0):
     media = still_media(smooth_frames(2, 150, 101))
-    _, maps = feature_maps(FrameMaps(our_lite0), media)
+    _, maps = feature_maps(our_lite0, media)
     assert maps.shape == (2, 1280, 7, 7)
     np.testing.assert_allclose(maps.mean(axis=(0, 2, 3)), embed(our_lite0, media), rtol=1e-4, atol=1e-4)
 
@@ -237,9 +238,3 @@ def test_maps_are_made_as_the_backbones_vectors_are():
     assert (maps.name, maps.dim, maps.batch_size) == ("visual/efficientnet_lite0/map", 1280, 5)
     assert maps.needs == MediaNeeds(frames=FrameSampling(count=3))
     assert maps.weights_record == backbone.weights_record
-
-
-def test_a_backbone_without_a_map_is_refused(our_lite0, monkeypatch):
-    monkeypatch.setattr(EfficientNetLite0, "map_shape", None)
-    with pytest.raises(ValueError, match="visual/efficientnet_lite0 gives no feature map"):
-        FrameMaps(our_lite0)

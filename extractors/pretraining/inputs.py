@@ -20,7 +20,7 @@ class LogMels:
     needs = MediaNeeds(frames=None, sample_rate_hz=SAMPLE_RATE_HZ)
 
     def __init__(self) -> None:
-        self.weights_record = {"source": "none", "trained": True, "preprocessing": PREPROCESSING}
+        self.weights_record = {"source": "none", "preprocessing": PREPROCESSING}
 
     def prepare(self, clip: Clip, media: Media) -> Prepared:
         """The clip's log-mel, cut to 2048 frames.

@@ -32,7 +32,8 @@ def pretrain_audio(session: Session, settings: Settings) -> Path:
 
 def pretrain_audio_if_wanted(session: Session, settings: Settings, only: list[str] | None) -> None:
     """Trains the audio encoder where the sound is to be embedded by one of the corpus' own and there is none yet."""
-    if settings.wants_own_audio and (not only or "audio" in only):
+    wanted = settings.uses_own_audio and not settings.own_audio_is_trained
+    if wanted and (not only or "audio" in only):
         pretrain_audio(session, settings)
 
 

@@ -28,8 +28,8 @@ from pipeline.errors import PipelineError
 from pipeline.files import check_writable, write_atomic
 from pipeline.hardware import BF16, cpu_flags, read_cpuinfo
 from pipeline.pretrain_audio.inputs import Inputs, gather
-from pipeline.pretrain_audio.record import is_done, retrieval_values, write_history, write_weights
-from pipeline.provenance import environment
+from pipeline.pretrain_audio.record import retrieval_values, write_history, write_weights
+from pipeline.provenance import environment, stable_hash
 
 CHECKPOINT_EVERY_S = 30.0
 MAX_HELD_OUT = 250  # pairs; comparing each with each grows with the square
@@ -48,7 +48,7 @@ def pretrain_audio(settings: Settings, manifest: Sequence[CorpusClip], root: Pat
         PipelineError: it cannot be trained: no picture or no sound, too few clips, a backbone without a network.
     """
     weights = settings.own_audio
-    if is_done(weights):
+    if settings.own_audio_is_trained:
         say(f"pretrain-audio: nothing to do: {weights} is trained")
         return weights
     backbone = _backbone(settings)
@@ -57,10 +57,10 @@ def pretrain_audio(settings: Settings, manifest: Sequence[CorpusClip], root: Pat
     trained, held_out = _split(inputs, settings.pretrain)
     run = _open(settings.pretrain, backbone, inputs, trained, held_out)
     started = time.monotonic()
-    best = _train(run, weights.parent / _CHECKPOINT)
-    write_history(weights.parent / "history.csv", run.history)
+    best = _train(run, inputs, weights.with_name(_CHECKPOINT))
+    write_history(weights.with_name("history.csv"), run.history)
     write_weights(weights, best, _record(settings, inputs, run, time.monotonic() - started))
-    (weights.parent / _CHECKPOINT).unlink(missing_ok=True)
+    weights.with_name(_CHECKPOINT).unlink(missing_ok=True)
     kept = run.history[run.best_epoch]
     say(f"pretrain-audio: wrote {weights}: epoch {kept.number} of {len(run.history) - 1}, {in_words(kept.held_out)}")
     return weights
@@ -85,7 +85,10 @@ def _backbone(settings: Settings) -> type[SpectrogramExtractor]:
     audio = settings.extract.audio
     if audio is None:
         raise PipelineError("pretrain-audio trains extract.audio.backbone, and extract.audio is null; set it")
-    found = extractor_class(audio.backbone)
+    try:
+        found = extractor_class(audio.backbone)
+    except ValueError as error:
+        raise PipelineError(f"extract.audio.backbone: {error}") from None
     if not issubclass(found, SpectrogramExtractor):
         raise PipelineError(
             f"extract.audio.backbone: {audio.backbone} has no network to train; take audio/davenet or audio/resdavenet"
@@ -118,10 +121,10 @@ def _open(
     trained: NDArray[np.int64],
     held_out: NDArray[np.int64],
 ) -> Pretraining:
-    device = resolve_device(settings.device)
     arguments = settings.model_dump(exclude={"frames_per_clip", "held_out", "precision", "device"})
     try:
-        return Pretraining(
+        device = resolve_device(settings.device)
+        run = Pretraining(
             inputs.pairs,
             trained,
             held_out,
@@ -132,6 +135,13 @@ def _open(
         )
     except ValueError as error:
         raise PipelineError(f"pretrain-audio: {error}") from None
+    what = {
+        "other_clip": "any other clip",
+        "other_video": "other videos' clips",
+        "same_video": "its video's other clips",
+    }
+    say(f"pretrain-audio: a clip is told apart from {what[run.negatives]}; {run.precision} on {device.type}")
+    return run
 
 
 def _precision(asked: str, device: torch.device) -> str:
@@ -142,9 +152,10 @@ def _precision(asked: str, device: torch.device) -> str:
     return "bf16" if (torch.cuda.is_bf16_supported() if device.type == "cuda" else on_cpu) else "fp32"
 
 
-def _train(run: Pretraining, checkpoint: Path) -> dict[str, torch.Tensor]:
+def _train(run: Pretraining, inputs: Inputs, checkpoint: Path) -> dict[str, torch.Tensor]:
     """Trains to the end, from the last checkpoint where there is one; writes one now and then."""
-    _resume(run, checkpoint)
+    clips = stable_hash([inputs.clip_ids, run.trained.tolist()])
+    _resume(run, clips, checkpoint)
     written = time.monotonic()
     with progress(run.steps, "pretrain-audio", "step") as bar:
         bar.update(run.step)
@@ -153,7 +164,7 @@ def _train(run: Pretraining, checkpoint: Path) -> dict[str, torch.Tensor]:
             nonlocal written
             bar.update(1)
             if time.monotonic() - written >= CHECKPOINT_EVERY_S:
-                _write_checkpoint(state, checkpoint)
+                _write_checkpoint(state, clips, checkpoint)
                 written = time.monotonic()
 
         def on_epoch(epoch: Epoch) -> None:
@@ -166,22 +177,18 @@ def _train(run: Pretraining, checkpoint: Path) -> dict[str, torch.Tensor]:
             raise PipelineError(f"pretrain-audio: {error} (pretrain.learning_rate)") from None
 
 
-def _write_checkpoint(run: Pretraining, path: Path) -> None:
+def _write_checkpoint(run: Pretraining, clips: str, path: Path) -> None:
     buffer = io.BytesIO()
-    torch.save({**run.state(), "clips": _clips_of(run)}, buffer)
+    torch.save({**run.state(), "clips": clips}, buffer)
     write_atomic(path, buffer.getvalue())
 
 
-def _clips_of(run: Pretraining) -> list[int]:
-    return [len(run.pairs), *run.trained.tolist()]
-
-
-def _resume(run: Pretraining, path: Path) -> None:
+def _resume(run: Pretraining, clips: str, path: Path) -> None:
     if not path.is_file():
         return
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
-        if state["clips"] != _clips_of(run):
+        if state["clips"] != clips:
             raise ValueError("it was made with other clips")
         run.restore(state)
     except Exception as error:  # of a damaged file PyTorch's unpickler raises whatever its bytes lead to
@@ -209,6 +216,7 @@ def _record(settings: Settings, inputs: Inputs, run: Pretraining, seconds: float
         },
         "image": inputs.image,
         "settings": settings.pretrain.model_dump(mode="json"),
+        "negatives": run.negatives,
         "precision": run.precision,
         "device": str(run.device),
         "epochs": len(run.history) - 1,

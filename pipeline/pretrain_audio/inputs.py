@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from extractors.clip import Clip
 from extractors.pretraining.inputs import LogMels
 from extractors.pretraining.pairs import Pairs
-from extractors.visual_frames import FrameExtractor, FrameMaps
+from extractors.visual_frames import FrameMaps, MappedFrameExtractor
 from pipeline.config import Settings, VisualSettings
 from pipeline.console import say
 from pipeline.corpora.base import CorpusClip
@@ -68,7 +68,7 @@ def gather(settings: Settings, manifest: Sequence[CorpusClip], root: Path) -> In
 
 def _maps(folder: Path, visual: VisualSettings, clips: Sequence[Clip]) -> Job:
     extractor = build("visual", visual)
-    if not isinstance(extractor, FrameExtractor) or extractor.map_shape is None:
+    if not isinstance(extractor, MappedFrameExtractor):
         raise PipelineError(f"extract.visual.backbone: {extractor.name} gives no feature map to pretrain on")
     maps = FrameMaps(extractor)
     recipe = {**recipe_of("visual", visual, maps, keep_sequence=True), "map_shape": extractor.map_shape}

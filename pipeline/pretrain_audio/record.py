@@ -21,11 +21,6 @@ from pipeline.corpora.tables import format_table
 from pipeline.files import write_atomic
 
 
-def is_done(weights: Path) -> bool:
-    """Whether training has ended and its weights are here."""
-    return weights.is_file() and weights.with_suffix(".json").is_file()
-
-
 def write_weights(weights: Path, network: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
     """The network, then its record with the file's checksum."""
     write_atomic(weights, save(dict(network)))
