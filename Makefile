@@ -59,7 +59,7 @@ lint: $(READY) ## format, lint and type checks
 
 lock: .venv/bin/uv ## requirements.lock anew from pyproject.toml
 	.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --upgrade \
-		--extra demo --extra umap --extra csd --extra tensorboard --extra dev pyproject.toml -o requirements.lock
+		--extra demo --extra umap --extra csd --extra tensorboard --extra openvino --extra dev pyproject.toml -o requirements.lock
 
 docs: $(READY) ## docs/settings.md anew from the settings' own models
 	@$(PY) docs/settings_reference.py

@@ -1,6 +1,5 @@
 """Mean and spread of log-mel, pitch and loudness, 84-d: no network, no weights. What a learned encoder must beat."""
 
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -8,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import get_window
 
-from extractors.base import Embedding, Prepared
+from extractors.base import Embedding, PlainExtractor, Prepared
 from extractors.clip import Clip
-from extractors.errors import ExtractionError, WeightsError
+from extractors.errors import WeightsError
 from extractors.logmel import N_MELS, POWER_FLOOR, SAMPLE_RATE_HZ, WINDOW_SAMPLES, frame_blocks, log_mel
 from extractors.media import Media, MediaNeeds
 
@@ -28,7 +27,7 @@ N_TRACKS = N_MELS + 2
 _PITCH = N_MELS  # its column
 
 
-class LogMelStats:
+class LogMelStats(PlainExtractor):
     """A clip's vector is 42 means over time, then 42 standard deviations: 40 log-mel bands, pitch, loudness.
 
     Log-mel in dB below the clip's own maximum, as DAVEnet's front end gives it; pitch in semitones above 27.5 Hz, over
@@ -53,7 +52,7 @@ class LogMelStats:
         *,
         weights: str = "hub",
         seed: int = 0,
-        batch_size: int = 16,
+        batch_size: int | None = None,
         device: str = "auto",
         precision: str = "fp32",
     ) -> None:
@@ -76,15 +75,11 @@ class LogMelStats:
         tracks = np.column_stack([bands, pitch(waveform.samples, loudness_db), loudness_db])
         return Prepared(clip.clip_id, tracks.astype(np.float32), n_units=len(tracks))
 
-    def encode(self, prepared: Sequence[Prepared], *, keep_sequence: bool = False) -> list[Embedding | ExtractionError]:
-        """Each clip's embedding, in the order given."""
-        return [_embedding(item, keep_sequence) for item in prepared]
-
-
-def _embedding(item: Prepared, keep_sequence: bool) -> Embedding:
-    rows = rows_behind(item.inputs)
-    vector = rows.mean(axis=0).astype(np.float32)
-    return Embedding(item.clip_id, vector, item.n_units, rows.astype(np.float32) if keep_sequence else None)
+    def embed(self, item: Prepared, *, keep_sequence: bool) -> Embedding:
+        """From the tracks that prepare() made."""
+        rows = rows_behind(item.inputs)
+        vector = rows.mean(axis=0).astype(np.float32)
+        return Embedding(item.clip_id, vector, item.n_units, rows.astype(np.float32) if keep_sequence else None)
 
 
 def rows_behind(tracks: NDArray[np.float32]) -> NDArray[np.float64]:

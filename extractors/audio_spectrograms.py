@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -89,8 +89,7 @@ class SpectrogramExtractor(NetworkExtractor):
     Args:
         weights: "random" | "package:<import name>" | a state dict's path. "hub" says that there is none.
         seed: of "random".
-        batch_size: clips in one forward pass.
-        device, precision: see NetworkExtractor.
+        batch_size, device, precision: see NetworkExtractor.
     Raises:
         ValueError: a setting out of range.
         WeightsError: the weights cannot be had.
@@ -101,6 +100,8 @@ class SpectrogramExtractor(NetworkExtractor):
     needs = MediaNeeds(frames=None, sample_rate_hz=SAMPLE_RATE_HZ)
     published: PretrainedWeights
     right_context: int
+    unit = "log-mel frames"
+    default_batch: ClassVar = {"cpu": 4096, "cuda": 131072}
     left_out: tuple[str, ...] = ()
 
     def __init__(
@@ -108,7 +109,7 @@ class SpectrogramExtractor(NetworkExtractor):
         *,
         weights: str = "hub",
         seed: int = 0,
-        batch_size: int = 16,
+        batch_size: int | None = None,
         device: str = "auto",
         precision: str = "fp32",
     ) -> None:
@@ -158,8 +159,15 @@ class SpectrogramExtractor(NetworkExtractor):
         spectrogram, note = clip_log_mel(media)
         return Prepared(clip.clip_id, [spectrogram], n_units=spectrogram.shape[1], note=note)
 
-    def forward(self, pieces: Sequence[NDArray[Any]]) -> Encoded:
-        steps = self.network(pad(pieces, self.right_context).to(self.device))  # (B, 1024, S)
-        n_covered = [pooled_steps(piece.shape[1]) for piece in pieces]
-        covered = [row[:, :n] for row, n in zip(steps, n_covered, strict=True)]  # (1024, S_b) each
+    def length(self, piece: NDArray[Any]) -> int:
+        return padded_frames(piece.shape[1], self.right_context)
+
+    def collate(self, pieces: Sequence[NDArray[Any]]) -> tuple[Tensor, ...]:
+        """B log-mels -> (B, 40, T), and (B,) how many output steps the sound of each covers."""
+        return pad(pieces, self.right_context), torch.tensor([pooled_steps(piece.shape[1]) for piece in pieces])
+
+    def forward(self, *inputs: Tensor) -> Encoded:
+        log_mels, n_covered = inputs
+        steps = self.network(log_mels).float()  # (B, 1024, S): averaged in float32
+        covered = [row[:, :n] for row, n in zip(steps, n_covered.tolist(), strict=True)]  # (1024, S_b) each
         return Encoded(torch.stack([row.mean(dim=1) for row in covered]), [row.T for row in covered])

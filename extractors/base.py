@@ -7,8 +7,9 @@ threads and encode them in batches:
     encode(prepared)      many clips, the network: one Embedding or ExtractionError each, in the order given
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,12 +31,14 @@ class Prepared:
         inputs: what the extractor's own encode() expects.
         n_units: frames, tokens or audio frames that went in.
         note: what a person should know though nothing failed ("cut from 11204 to 512 tokens"), or None.
+        counts: what befell how many of the n_units, to be summed over clips: "frames without a face, taken whole": 3.
     """
 
     clip_id: str
     inputs: Any
     n_units: int
     note: str | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +92,53 @@ class Extractor(Protocol):
     dim: int  # D
     needs: MediaNeeds  # what to read from the clip's file
     weights_record: dict[str, Any]  # source, sha256, licence; goes into the recipe
+    precision: str  # of its arithmetic: "fp32", "bf16"
 
     def prepare(self, clip: Clip, media: Media) -> Prepared:
         """One clip to network input; thread-safe. Raises ExtractionError with the cause."""
 
-    def encode(self, prepared: Sequence[Prepared], *, keep_sequence: bool = False) -> list[Embedding | ExtractionError]:
+    def plan(self) -> str:
+        """How it works here, in a few words: "bf16 on cpu, 16 frames a pass"."""
+
+    def encode(
+        self,
+        prepared: Sequence[Prepared],
+        *,
+        keep_sequence: bool = False,
+        on_clips: Callable[[int], None] = lambda n: None,
+    ) -> list[Embedding | ExtractionError]:
         """Any number of clips, same order: an Embedding each, or why that clip has none.
+
+        `on_clips` is told, after each pass, how many clips it completed.
 
         A clip's vector does not depend on its batch, nor on whether its sequence is kept; one bad clip never spoils
         the others.
         """
+
+
+class PlainExtractor(ABC):
+    """An extractor without a network: each clip's embedding by itself, on the CPU."""
+
+    precision = "fp64"
+
+    @abstractmethod
+    def embed(self, item: Prepared, *, keep_sequence: bool) -> Embedding:
+        """The embedding of one clip."""
+
+    def plan(self) -> str:
+        """There are no passes."""
+        return "on cpu, without a network"
+
+    def encode(
+        self,
+        prepared: Sequence[Prepared],
+        *,
+        keep_sequence: bool = False,
+        on_clips: Callable[[int], None] = lambda n: None,
+    ) -> list[Embedding | ExtractionError]:
+        """Each clip's embedding, in the order given."""
+        embeddings: list[Embedding | ExtractionError] = []
+        for item in prepared:
+            embeddings.append(self.embed(item, keep_sequence=keep_sequence))
+            on_clips(1)
+        return embeddings

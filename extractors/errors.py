@@ -41,5 +41,11 @@ class ExtractionError(Exception):
         return ExtractionError, (self.stage, self.cause, self.message)
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out. PyTorch's errors on the CPU, and some of CUDA's, are told apart by their words alone."""
+    told = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in told for words in ("out of memory", "can't allocate memory"))
+
+
 class WeightsError(Exception):
     """The weights of an extractor cannot be had: one line that says what to do. Stops the command, not one clip."""

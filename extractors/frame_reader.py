@@ -1,5 +1,7 @@
 """Frames of a clip: those on display at the target times, upright RGB, decoded in order. PyAV and NumPy."""
 
+from bisect import bisect_left, bisect_right, insort
+from collections import deque
 from typing import Any
 
 import av
@@ -15,10 +17,14 @@ from extractors.stream_reader import StreamReader
 MAX_FRAME_PIXELS = 64_000_000
 MAX_KEPT_BYTES = 2**31  # RGB frames of one clip
 MAX_VIDEO_S = 24 * 3600.0  # one clip; a header that claims more is not believed
+# Codecs that may pass over a frame that no other refers to, two of three in common H.264, and lose nothing by it.
+SKIPPING = ("h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4")
+# Packets held back, so that the frame displayed next is known: codecs reorder by 16 frames at most.
+AHEAD = 32
 
 
 class FrameReader(StreamReader):
-    """Keeps the frames on display at the target times; the others are decoded, never converted.
+    """Keeps the frames on display at the target times; the others are never converted, and decoded where they must be.
 
     Args:
         clip, sought: see StreamReader.
@@ -41,6 +47,11 @@ class FrameReader(StreamReader):
         self._end_s = end_s
         self._targets_s: list[float] = []
         self._picker = FramePicker([])
+        self._ahead: deque[av.Packet] = deque()
+        self._stamps: list[int] = []  # of all packets so far, ascending
+        self._last_dts: int | None = None
+        self._may_skip = False
+        self._skips = False
         self._held: tuple[av.VideoFrame, float] | None = None  # on display until the next frame comes
         self._reformatter = VideoReformatter()
         self._size = (0, 0)
@@ -57,8 +68,24 @@ class FrameReader(StreamReader):
         return until_s if until_s > start_s and abs(until_s - end_s) > half_step_s else None
 
     def add(self, packet: av.Packet | None) -> None:
-        """As StreamReader.add, but once every target has its frame, packets only tell how far the video goes."""
+        """As StreamReader.add, some packets later."""
+        if packet is not None:
+            self._ahead.append(packet)
+            if packet.pts is not None:
+                insort(self._stamps, packet.pts)
+            if packet.dts is not None:
+                # Where the file's clock starts anew, frames are told by those before them: none may be missing.
+                self._may_skip &= self._last_dts is None or packet.dts > self._last_dts
+                self._last_dts = packet.dts
+        while self._ahead and not self.done and (packet is None or len(self._ahead) > AHEAD):
+            self._use(self._ahead.popleft())
+        if packet is None and not self.done:
+            self._use(None)
+
+    def _use(self, packet: av.Packet | None) -> None:
+        """Decodes; once every target has its frame, packets only tell how far the video goes."""
         if not self._picker.done:
+            self._skip_if(self._may_skip and packet is not None and not self._may_be_kept(packet))
             super().add(packet)
         elif packet is not None:
             if packet.pts is None:
@@ -66,6 +93,22 @@ class FrameReader(StreamReader):
             else:
                 self._until_s = max(self._until_s, self._seconds(packet.pts + (packet.duration or 0)))
             self.done = self.clip.end_s is not None and self._until_s >= self.clip.end_s
+
+    def _skip_if(self, skips: bool) -> None:
+        if skips != self._skips:
+            self._skips = skips
+            self.stream.codec_context.skip_frame = "NONREF" if skips else "DEFAULT"
+
+    def _may_be_kept(self, packet: av.Packet) -> bool:
+        """Whether a target may fall on a packet's frame: one does, give or take a frame, or its time is not known."""
+        if packet.pts is None:
+            return True
+        following = bisect_right(self._stamps, packet.pts)
+        if following == len(self._stamps):
+            return True
+        from_s, to_s = self._seconds(packet.pts) - self._frame_s, self._seconds(self._stamps[following]) + self._frame_s
+        first = bisect_left(self._targets_s, from_s)
+        return first < len(self._targets_s) and self._targets_s[first] <= to_s
 
     def _prepare(self, container: InputContainer) -> None:
         if container.format.name.endswith("_pipe") or container.format.name == "image2":
@@ -82,6 +125,7 @@ class FrameReader(StreamReader):
         if self._end_s is not None:
             self._targets_s = target_times(self._sampling, self.clip.start_s, self._end_s)
         self._picker = FramePicker(self._targets_s)
+        self._may_skip = self.stream.codec_context.name in SKIPPING
 
     def _claimed_end_s(self, container: InputContainer) -> float | None:
         """Where the clip ends by its end_s and the file's header; None where they do not say, or nothing credible."""

@@ -42,9 +42,12 @@ def log_mel(samples: NDArray[np.float32], sample_rate_hz: int) -> NDArray[np.flo
     if samples.ndim != 1 or len(samples) == 0:
         raise ValueError(f"expected a mono waveform of at least one sample, got shape {samples.shape}")
     blocks = frame_blocks(samples, WINDOW_SAMPLES, pre_emphasis=PRE_EMPHASIS)
-    power = np.concatenate([_mel_power(frames) for frames in blocks]).T  # (40, T)
-    decibels = 10.0 * (np.log10(np.maximum(power, POWER_FLOOR)) - np.log10(max(power.max(), POWER_FLOOR)))
-    return np.maximum(decibels, decibels.max() - DYNAMIC_RANGE_DB).astype(np.float32)
+    # Logarithms block by block, kept in float32: an hour's log-mel is in memory once, and right to 1e-5 dB.
+    levels = np.concatenate(
+        [(10.0 * np.log10(np.maximum(_mel_power(frames), POWER_FLOOR))).astype(np.float32) for frames in blocks]
+    )  # (T, 40) dB
+    levels -= levels.max()
+    return np.maximum(levels.T, -DYNAMIC_RANGE_DB)
 
 
 def frame_blocks(

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -221,8 +221,7 @@ class BERT(NetworkExtractor):
             (as sentence-transformers does), padding not.
         max_tokens: a longer transcript is cut, [CLS] and [SEP] counted.
         seed: of "random".
-        batch_size: transcripts in one forward pass.
-        device, precision: see NetworkExtractor.
+        batch_size, device, precision: see NetworkExtractor.
     Raises:
         ValueError: a setting out of range.
         WeightsError: the weights or the tokenizer cannot be had.
@@ -230,6 +229,8 @@ class BERT(NetworkExtractor):
 
     name = "text/bert"
     needs = MediaNeeds(frames=None, sample_rate_hz=None)
+    unit = "tokens"
+    default_batch: ClassVar = {"cpu": 1024, "cuda": 32768}
 
     def __init__(
         self,
@@ -240,7 +241,7 @@ class BERT(NetworkExtractor):
         pooling: str = "mean",
         max_tokens: int = 512,
         seed: int = 0,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         device: str = "auto",
         precision: str = "fp32",
     ) -> None:
@@ -275,16 +276,23 @@ class BERT(NetworkExtractor):
         note = f"cut from {n_uncut} to {self._max_tokens} tokens" if n_uncut > self._max_tokens else None
         return Prepared(clip.clip_id, np.array([ids]), n_units=len(ids), note=note)
 
-    def forward(self, pieces: Sequence[NDArray[Any]]) -> Encoded:
-        shape = (len(pieces), max(len(ids) for ids in pieces))  # (B, L)
+    def length(self, piece: NDArray[Any]) -> int:
+        return len(piece)
+
+    def collate(self, pieces: Sequence[NDArray[Any]]) -> tuple[Tensor, ...]:
+        """B token sequences -> (B, L) ids and (B, L) mask, 1 where a token is."""
+        shape = (len(pieces), max(len(ids) for ids in pieces))
         input_ids = torch.full(shape, self._tokenizer.pad_token_id)
         mask = torch.zeros(shape, dtype=torch.int64)
         for row, ids in enumerate(pieces):
             input_ids[row, : len(ids)] = torch.from_numpy(ids)
             mask[row, : len(ids)] = 1
-        mask = mask.to(self.device)
-        hidden: Tensor = self.network(input_ids.to(self.device), attention_mask=mask).last_hidden_state  # (B, L, D)
-        tokens = [row[: len(ids)] for row, ids in zip(hidden, pieces, strict=True)]  # (L_b, D) each
+        return input_ids, mask
+
+    def forward(self, *inputs: Tensor) -> Encoded:
+        input_ids, mask = inputs
+        hidden: Tensor = self.network(input_ids, attention_mask=mask).last_hidden_state.float()  # (B, L, D)
+        tokens = [row[:n] for row, n in zip(hidden, mask.sum(dim=1).tolist(), strict=True)]  # (L_b, D) each
         if self._pooling == "cls":
             return Encoded(hidden[:, 0], tokens)
         weights = mask.unsqueeze(-1)  # (B, L, 1)

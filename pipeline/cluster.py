@@ -36,7 +36,7 @@ from pipeline.reduce import encoders_of, keep_reduction, untrained
 if TYPE_CHECKING:
     from tib import TIB, StepReport
 
-OWN_AUDIO = "audio.safetensors"  # in the run's folder
+OWN_AUDIO, OWN_INT8 = "audio.safetensors", "quantised/model.xml"  # in the run's folder
 LINE_EVERY = {True: 10, False: 50}  # steps between two lines; the reference's as the published demo prints them
 
 
@@ -54,7 +54,7 @@ def train(settings: Settings, views: Views, labels: Mapping[str, str]) -> bool:
     out = settings.results
     if is_trained(settings, views):
         keep_reduction(settings, out)  # a run made before reductions were kept is completed
-        _keep_own_audio(settings)
+        _keep_own_encoders(settings)
         say(f"train: nothing to do: {out} holds this run")
         return False
     inputs, digest = _inputs(settings, views), views.digest()
@@ -183,18 +183,29 @@ def scalars(settings: Settings) -> "Iterator[Callable[[StepReport], None]]":
         yield write
 
 
-def _keep_own_audio(settings: Settings) -> None:
-    """Puts the corpus' own audio encoder into the run's folder, which is all that `predict` needs then.
+def _keep_own_encoders(settings: Settings) -> None:
+    """Puts what was made of the corpus' own clips into the run's folder, which is all that `predict` needs then.
 
-    A run that does not use it keeps none, not even an earlier run's; what is kept stays when the workdir's has gone.
+    That is the audio encoder, and the int8 network. A run that does not use one keeps none, not even an earlier run's;
+    what is kept stays when the workdir's has gone.
     """
-    uses_it = settings.views is None and settings.uses_own_audio
-    for suffix in (".safetensors", ".json"):
-        source, kept = settings.own_audio.with_suffix(suffix), (settings.results / OWN_AUDIO).with_suffix(suffix)
-        if uses_it and source.is_file():
-            link_or_copy(source, kept)
-        elif not uses_it:
-            kept.unlink(missing_ok=True)
+    audio, int8, out = settings.own_audio, settings.own_int8.parent, settings.results
+    kept_int8 = (out / OWN_INT8).parent
+    kept = {
+        **{
+            (audio.with_suffix(suffix), (out / OWN_AUDIO).with_suffix(suffix)): settings.uses_own_audio
+            for suffix in (".safetensors", ".json")
+        },
+        **{
+            (int8 / name, kept_int8 / name): settings.uses_own_int8
+            for name in ("model.xml", "model.bin", "record.json")
+        },
+    }
+    for (source, target), uses_it in kept.items():
+        if settings.views is not None or not uses_it:
+            target.unlink(missing_ok=True)
+        elif source.is_file():
+            link_or_copy(source, target)
 
 
 def _inputs_of(out: Path) -> str | None:
@@ -221,7 +232,7 @@ def _write(settings: Settings, views: Views, model: "TIB", inputs: Mapping[str, 
     write_atomic(out / "history.csv", format_table(names, history))
     model.save(out)
     keep_reduction(settings, out)
-    _keep_own_audio(settings)
+    _keep_own_encoders(settings)
     resolved = settings.model_dump(mode="json")
     write_atomic(out / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
     encoders = encoders_of(settings)

@@ -35,6 +35,15 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _auto_or(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    return value if value == "auto" else handler(value)
+
+
+_OR_AUTO = (WrapValidator(_auto_or), PlainSerializer(lambda value: value, return_type=int | str))
+AUTO: Any = "auto"  # the program chooses, and says what it chose
+Count = Annotated[int, Field(ge=1), *_OR_AUTO]
+
+
 class CorpusSettings(Section):
     """Where the raw clips are and how the folder is laid out. A setting left at null is the layout's own default."""
 
@@ -68,7 +77,9 @@ class EncoderSettings(Section):
     weights: str = Field("hub", description="hub | random | package:NAME | path of a state dict")
     seed: int = Field(0, ge=0, description="seed of the weights where they are random")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto is CUDA where there is one")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="of the network's arithmetic")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto is bf16 where the processor has it, fp16 on an older GPU"
+    )
 
 
 class VisualSettings(EncoderSettings):
@@ -79,7 +90,26 @@ class VisualSettings(EncoderSettings):
     )
     frames_per_clip: int | None = Field(8, ge=1, description="frames kept, evenly over the clip")
     fps: float | None = Field(None, gt=0, description="frames kept a second, instead of frames_per_clip")
-    batch_size: int = Field(32, ge=1, description="frames a forward pass")
+    # Not named where it is off, so that stores, runs and trained audio encoders from before it was known still hold.
+    crop: Literal["centre", "face"] = Field(
+        "centre",
+        exclude_if=lambda crop: crop == "centre",
+        description="the frame's centre | a square around its largest face; the whole frame where none is found",
+    )
+    batch_size: Count = Field(AUTO, description="frames a forward pass; one that does not fit is halved")
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(  # type: ignore[assignment]
+        "auto", description="auto is bf16 where the processor has it, fp16 on an older GPU; int8 needs runtime openvino"
+    )
+    runtime: Literal["torch", "openvino"] = Field(
+        "torch",
+        exclude_if=lambda runtime: runtime == "torch",
+        description="what runs the network; openvino is faster on a CPU, and an extra (docs/encoders.md)",
+    )
+    quantised: Path | None = Field(
+        None,
+        exclude_if=lambda path: path is None,
+        description="int8: the network's model.xml; null is one made from this corpus' own frames",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -96,6 +126,22 @@ class VisualSettings(EncoderSettings):
             raise ValueError("one of fps and frames_per_clip must be set")
         return self
 
+    @model_validator(mode="after")
+    def _runtime_can(self) -> "VisualSettings":
+        by_openvino = self.runtime == "openvino"
+        if self.precision == "int8" and not by_openvino:
+            raise ValueError("precision int8 is OpenVINO's alone; set runtime=openvino beside it")
+        if by_openvino and self.precision == "fp16":
+            raise ValueError("runtime openvino has no precision fp16; set auto, fp32, bf16 or int8")
+        if by_openvino and self.device == "cuda":
+            raise ValueError("runtime openvino runs on the CPU; set device=auto or cpu")
+        return self
+
+    def in_torch(self) -> "VisualSettings":
+        """The same run by PyTorch: for feature maps, and for what an int8 network is made from."""
+        precision = "auto" if self.precision == "int8" else self.precision
+        return self.model_copy(update={"runtime": "torch", "precision": precision, "quantised": None})
+
 
 class TextSettings(EncoderSettings):
     """Transcript -> one vector a clip."""
@@ -107,7 +153,7 @@ class TextSettings(EncoderSettings):
     tokenizer: str | None = Field(None, description="package:NAME or folder, only for weights: random")
     pooling: Literal["mean", "cls"] = Field("mean", description="mask-weighted mean over tokens | first token")
     max_tokens: int = Field(512, ge=3, le=512, description="longer transcripts are cut, and reported")
-    batch_size: int = Field(32, ge=1, description="transcripts a forward pass")
+    batch_size: Count = Field(AUTO, description="tokens a forward pass, padding counted")
 
 
 OWN = "self"  # extract.audio.weights: an encoder trained on this corpus' own clips
@@ -123,7 +169,7 @@ class AudioSettings(EncoderSettings):
     weights: str = Field(
         OWN, description="self (trained on these very clips, see pretrain) | random | package:NAME | path"
     )
-    batch_size: int = Field(8, ge=1, description="clips a forward pass")
+    batch_size: Count = Field(AUTO, description="log-mel frames (10 ms) a forward pass, padding counted")
 
 
 class ExtractSettings(Section):
@@ -134,7 +180,10 @@ class ExtractSettings(Section):
     audio: AudioSettings | None = AudioSettings()
     chunk_size: int = Field(16, ge=1, description="clips a write; what a killed run can lose of each modality")
     keep_sequence: bool = Field(False, description="also keep the frames', tokens' and steps' vectors, for export")
-    decode_workers: int = Field(2, ge=1, description="threads that read and decode media")
+    threads: Count = Field(AUTO, description="of the networks' arithmetic; auto is the cores of this process")
+    decode_workers: Count = Field(
+        AUTO, description="threads that read and decode media; auto is one a core, 16 at most"
+    )
 
     def modalities(self) -> tuple[str, ...]:
         """The modalities that are switched on, in the project's order."""
@@ -173,19 +222,12 @@ class ReduceSettings(Section):
     seed: int = Field(0, ge=0, description="seed of the randomised SVD")
 
 
-def _auto_or(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-    return value if value == "auto" else handler(value)
-
-
 class TrainSettings(Section):
     """Views -> clusters, by TIB. `tib:` marks what the other objective has no use for."""
 
-    n_clusters: (
-        Annotated[
-            int, Field(ge=2), WrapValidator(_auto_or), PlainSerializer(lambda value: value, return_type=int | str)
-        ]
-        | None
-    ) = Field(None, description="K, the number of clusters; auto proposes one")
+    n_clusters: Annotated[int, Field(ge=2), *_OR_AUTO] | None = Field(
+        None, description="K, the number of clusters; auto proposes one"
+    )
     max_clusters: int = Field(20, ge=2, description="the largest K that auto tries")
     objective: Literal["tib", "reference"] = Field("tib", description="reference is the published demo's training")
     restarts: int | None = Field(None, ge=1, description="networks side by side; null is 12 (tib), 1 (reference)")
@@ -246,7 +288,9 @@ class Settings(Section):
         asked = {
             "pretrain": self.pretrain.model_dump(exclude={"device"}),
             "backbone": self.extract.audio.backbone if self.extract.audio else None,
-            "image": self.extract.visual.model_dump(include={"backbone", "weights", "seed", "precision"})
+            "image": self.extract.visual.in_torch().model_dump(
+                include={"backbone", "weights", "seed", "precision", "crop"}
+            )
             if self.extract.visual
             else None,
         }
@@ -269,6 +313,27 @@ class Settings(Section):
             return self
         spelt_out = audio.model_copy(update={"weights": str(self.own_audio)})
         return self.model_copy(update={"extract": self.extract.model_copy(update={"audio": spelt_out})})
+
+    @property
+    def own_int8(self) -> Path:
+        """Where the int8 network lies that was calibrated on this corpus' frames; there whole or not at all."""
+        asked = self.extract.visual.in_torch() if self.extract.visual else VisualSettings()
+        made_from = {"backbone", "weights", "seed", "crop", "frames_per_clip", "fps"}
+        return self.work / "quantised" / stable_hash(asked.model_dump(include=made_from)) / "model.xml"
+
+    @property
+    def uses_own_int8(self) -> bool:
+        """Whether frames are to be embedded by that network, there already or not."""
+        visual = self.extract.visual
+        return visual is not None and visual.precision == "int8" and visual.quantised == self.own_int8
+
+    def with_own_int8(self) -> "Settings":
+        """The same with the path of that network spelt out where int8 is asked for, as `with_own_audio` does."""
+        visual = self.extract.visual
+        if visual is None or visual.precision != "int8" or visual.quantised:
+            return self
+        spelt_out = visual.model_copy(update={"quantised": self.own_int8})
+        return self.model_copy(update={"extract": self.extract.model_copy(update={"visual": spelt_out})})
 
 
 def load_settings(config: Path | None, overrides: Iterable[str] = (), **shortcuts: Any) -> Settings:
@@ -302,7 +367,7 @@ def load_settings(config: Path | None, overrides: Iterable[str] = (), **shortcut
             given.append(name.replace("__", "."))
             _put(values, given[-1], value)
     try:
-        return Settings.model_validate(values).with_own_audio()
+        return Settings.model_validate(values).with_own_audio().with_own_int8()
     except ValidationError as error:
         lines = _lines_of(config, given) if config else {}
         raise PipelineError("; ".join(_explain(error, lines))) from None

@@ -106,11 +106,12 @@ def show(grid: Any) -> None:
         _output.unseen(file.getvalue().rstrip())
 
 
-def progress(total: int, label: str, unit: str, *, delay_s: float = 0.0) -> "tqdm[Any]":
+def progress(total: int, label: str, unit: str, *, delay_s: float = 0.0, position: int | None = None) -> "tqdm[Any]":
     """A tqdm bar on stderr: live on a terminal, a whole line now and then elsewhere; none where it is quiet.
 
     Args:
         delay_s: for what may be over at once: no bar before that.
+        position: its row, where several stand one below the other.
     """
     bar = tqdm if sys.stderr.isatty() else _Lines
     return bar(
@@ -120,6 +121,8 @@ def progress(total: int, label: str, unit: str, *, delay_s: float = 0.0) -> "tqd
         file=sys.stderr,
         dynamic_ncols=True,
         delay=delay_s,
+        position=position,
+        smoothing=0,  # what is left, by the mean pace: work is done in batches, whose last pace tells little
         bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",  # fits into 80 columns
         disable=_output.quiet,
     )

@@ -34,6 +34,8 @@ OPTIONAL = {
     "umap": ("umap-learn", "a UMAP of the clips in the report"),
     "csd": ("h5py", "import of .csd files"),
     "tensorboard": ("tensorboard", "train.tensorboard=true"),
+    "openvino": ("openvino", "extract.visual.runtime=openvino"),
+    "nncf": ("nncf", "extract.visual.precision=int8"),
 }
 AGAIN = "touch requirements.lock, then make setup"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -222,14 +224,16 @@ def _decoders(settings: Settings) -> Iterator[Check]:
 def _weights(settings: Settings) -> Iterator[Check]:
     """Loads each encoder as `extract` would, without the network."""
     for modality in settings.extract.modalities() if not settings.views else ():
-        section = _section(settings, modality)
-        name, told = f"{modality} weights", f"{getattr(section, 'backbone', '')}, {section.weights}"
+        section = getattr(settings.extract, modality)
+        name, told = f"{modality} weights", f"{section.backbone}, {section.weights}"
         if modality == "audio" and settings.uses_own_audio and not settings.own_audio_is_trained:
             yield Check(name, OK, f"{told}: not there yet; `extract` and `run` train it on the clips first")
             continue
+        if modality == "visual" and settings.uses_own_int8 and not settings.own_int8.is_file():
+            section = section.model_copy(update={"precision": "fp32"})  # what `extract` makes the int8 network from
         try:
             with offline():
-                record = build(modality, getattr(settings.extract, modality)).weights_record
+                record = build(modality, section).weights_record
         except PipelineError as error:
             if "cannot download" in str(error):
                 todo = f"nothing, if this machine may fetch them; else {str(error).partition('; ')[2]}"

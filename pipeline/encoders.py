@@ -2,19 +2,23 @@
 
 import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from extractors import registry
 from extractors.base import Extractor
 from extractors.errors import WeightsError
+from pipeline import hardware
 from pipeline.config import AudioSettings, TextSettings, VisualSettings
 from pipeline.errors import PipelineError
 from pipeline.provenance import LIBRARIES, stable_hash, versions
 
+if TYPE_CHECKING:
+    from extractors.visual_frames import FrameExtractor
+
 EncoderSection = VisualSettings | TextSettings | AudioSettings
 
 # How the work is done, not what comes out (batches agree to 1e-4); and where weights lie: their checksum tells.
-_NOT_IN_RECIPE = {"batch_size", "device", "weights", "seed"}
+_NOT_IN_RECIPE = {"batch_size", "device", "weights", "seed", "quantised"}
 
 
 def build(modality: str, section: EncoderSection) -> Extractor:
@@ -23,20 +27,53 @@ def build(modality: str, section: EncoderSection) -> Extractor:
     Raises:
         PipelineError: an unknown backbone, or weights that are missing or do not fit: names the setting.
     """
-    arguments: dict[str, Any] = section.model_dump(exclude={"backbone", "frames_per_clip", "model"})
+    arguments: dict[str, Any] = section.model_dump(
+        exclude={"backbone", "frames_per_clip", "model", "runtime", "quantised"}
+    )
     if isinstance(section, VisualSettings):
         arguments["count"] = section.frames_per_clip
     if isinstance(section, TextSettings):
         arguments["model_id"] = section.model
+    if section.batch_size == "auto":
+        arguments["batch_size"] = None  # the extractor's own, by its device
     if section.backbone not in registry.known(modality):
         known = ", ".join(registry.known(modality))
         raise PipelineError(f"extract.{modality}.backbone: unknown extractor {section.backbone!r}; known: {known}")
     try:
+        if isinstance(section, VisualSettings) and section.runtime == "openvino":
+            return _by_openvino(section, arguments)
+        arguments["precision"] = precision_for(section.precision, section.device)
         return registry.create(section.backbone, **arguments)
     except WeightsError as error:  # names the extractor or the setting itself
         raise PipelineError(str(error)) from None
     except ValueError as error:
         raise PipelineError(f"extract.{modality}: {error}") from None
+
+
+def _by_openvino(section: VisualSettings, arguments: dict[str, Any]) -> Extractor:
+    extractor = registry.create(section.backbone, **{**arguments, "device": "cpu", "precision": "fp32"})
+    precision = precision_for(section.precision, "cpu")
+    cast("FrameExtractor", extractor).compile_with_openvino(precision, section.quantised)  # every visual one is
+    return extractor
+
+
+def precision_for(asked: str, device: str) -> str:
+    """ "auto" is bf16 where the device multiplies it, fp16 on an older GPU.
+
+    Args:
+        device: "auto" | "cpu" | "cuda".
+    Raises:
+        ValueError: an unknown device, or one that is not there.
+    """
+    if asked != "auto":
+        return asked
+    import torch
+
+    from extractors.batching import resolve_device
+
+    if resolve_device(device).type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if hardware.has_bf16() else "fp32"
 
 
 def recipe_of(
@@ -50,10 +87,10 @@ def recipe_of(
     recipe = {
         "extractor": extractor.name,
         "modality": modality,
-        "settings": section.model_dump(mode="json", exclude=_NOT_IN_RECIPE),
+        "settings": section.model_dump(mode="json", exclude=_NOT_IN_RECIPE) | {"precision": extractor.precision},
         "weights": extractor.weights_record,
         "dim": extractor.dim,
-        "versions": versions(LIBRARIES[modality]),
+        "versions": versions(_libraries(modality, section)),
     }
     return recipe | {"keep_sequence": True} if keep_sequence else recipe
 
@@ -65,8 +102,17 @@ def request_of(modality: str, section: EncoderSection, *, keep_sequence: bool = 
     """
     settings = section.model_dump(mode="json", exclude={"batch_size", "device"})
     stamp = _weights_stamp(section.weights)
-    request = {"settings": settings, "weights": stamp, "versions": versions(LIBRARIES[modality])}
+    if isinstance(section, VisualSettings) and section.precision == "int8":
+        stamp += _weights_stamp(str(section.quantised.parent)) if section.quantised else []
+    request = {"settings": settings, "weights": stamp, "versions": versions(_libraries(modality, section))}
     return stable_hash(request | {"keep_sequence": True} if keep_sequence else request, 20)
+
+
+def _libraries(modality: str, section: EncoderSection) -> tuple[str, ...]:
+    """Whose versions can change the numbers; OpenVINO's where it runs the network and is installed: `build` tells."""
+    by_openvino = isinstance(section, VisualSettings) and section.runtime == "openvino"
+    there = by_openvino and importlib.util.find_spec("openvino")
+    return (*LIBRARIES[modality], "openvino") if there else LIBRARIES[modality]
 
 
 def _weights_stamp(spec: str) -> list[tuple[str, int, int]]:

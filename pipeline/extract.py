@@ -6,26 +6,31 @@ done. A chunk always holds the same clips, so a run that was killed ends with th
 """
 
 import concurrent.futures
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from extractors.base import Embedding, Extractor, Prepared
 from extractors.clip import Clip
-from extractors.errors import ExtractionError
+from extractors.errors import ExtractionError, is_out_of_memory
 from extractors.media import Media, MediaNeeds, read_media
+from pipeline.calibrate import calibrate_if_wanted
 from pipeline.config import ExtractSettings, Settings
-from pipeline.console import detail, progress, say, table, trace
+from pipeline.console import detail, say, table, trace
 from pipeline.corpora.base import CorpusClip
 from pipeline.encoders import build, recipe_of, request_of
 from pipeline.errors import PipelineError
 from pipeline.features import exact_store
+from pipeline.hardware import threads_of
 from pipeline.manifest import to_clip
+from pipeline.meters import Meter, meters
 from pipeline.sources import sources_of
 from pipeline.store import EmbeddingStore, Failure
+
+TRANSCRIPTS_A_CHUNK = 1024  # sorted by length together; seconds of work, which a killed run loses
+MAX_DECODE_WORKERS = 16
 
 
 @dataclass(slots=True)
@@ -40,11 +45,18 @@ class Job:
     n_skipped: int
     extractor: Extractor | None = None  # loaded where something is pending
     n_done: int = 0
+    n_units: int = 0  # frames, tokens, 10 ms of sound
+    n_failed_before: int = 0
     notes: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)  # of units: what befell how many
 
     @property
     def n_failed(self) -> int:
         return len(self.failures)
+
+    @property
+    def n_failed_now(self) -> int:
+        return len(self.failures) - self.n_failed_before
 
 
 def extract(
@@ -95,6 +107,8 @@ def _plan(settings: Settings, modality: str, clips: Sequence[Clip], retry_failed
     section, keep_sequence = getattr(settings.extract, modality), settings.extract.keep_sequence
     job = account(settings, modality, clips, retry_failed=retry_failed)
     if job is None or job.pending:
+        if modality == "visual":
+            calibrate_if_wanted(settings, clips)
         extractor = build(modality, section)
         recipe = recipe_of(modality, section, extractor, keep_sequence=keep_sequence)
         request = request_of(modality, section, keep_sequence=keep_sequence)
@@ -130,38 +144,59 @@ def _job(modality: str, store: EmbeddingStore, clips: Sequence[Clip], retry_fail
     }
     pending -= failures.keys()
     n_skipped = len(clips) - len(pending) - len(failures)
-    return Job(modality, store, sources, pending, failures, n_skipped)
+    return Job(modality, store, sources, pending, failures, n_skipped, n_failed_before=len(failures))
 
 
 def run_jobs(jobs: Sequence[Job], clips: Sequence[Clip], settings: ExtractSettings, *, what: str = "extract") -> None:
     """Prepares chunks in threads, one chunk ahead of the encoders; writes each as it is done.
 
+    Modalities without media go first: they are quick, and sort by length over many clips at once.
+
     Args:
-        what: stands before the bar.
+        what: stands before the bars.
     """
-    size = settings.chunk_size
-    chunks = [list(clips[start : start + size]) for start in range(0, len(clips), size)]
-    chunks = [chunk for chunk in chunks if any(c.clip_id in job.pending for c in chunk for job in jobs)]
-    total = sum(len(job.pending) for job in jobs)
-    pool = concurrent.futures.ThreadPoolExecutor(settings.decode_workers, thread_name_prefix="decode")
+    import torch  # not before something is pending
+
+    torch.set_num_threads(threads_of(settings.threads))
+    workers = threads_of(settings.decode_workers, MAX_DECODE_WORKERS)
+    how = "; ".join(f"{job.modality} {job.extractor.plan()}" for job in jobs if job.extractor)
+    say(f"{what}: {how}; {torch.get_num_threads()} threads, {workers} decode workers")
+    without, with_media = ([job for job in jobs if _reads_media(job) == reads] for reads in (False, True))
+    pool = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
-        with progress(total, what, "embedding") as bar:
-            bar.refresh()
-            for chunk in _one_ahead(pool, chunks, jobs):
-                for job in jobs:
-                    ready = [(clip, outcome[job.modality]) for clip, outcome in chunk if job.modality in outcome]
-                    if ready:
-                        _finish(job, ready)
-                        _show_counts(bar, jobs)
-                        bar.update(len(ready))
+        with meters({job.modality: len(job.pending) for job in jobs}, what) as bars:
+            for group, first, size in (
+                (without, TRANSCRIPTS_A_CHUNK, TRANSCRIPTS_A_CHUNK),
+                (with_media, 1, settings.chunk_size),
+            ):
+                for job in group:
+                    bars[job.modality].begin()
+                for chunk in _one_ahead(pool, _chunks(clips, group, first, size), group):
+                    for job in group:
+                        ready = [(clip, outcome[job.modality]) for clip, outcome in chunk if job.modality in outcome]
+                        if ready:
+                            _finish(job, ready, bars[job.modality])
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _show_counts(bar: "tqdm[Any]", jobs: Sequence[Job]) -> None:
-    failed = sum(j.n_failed for j in jobs)
-    done = ", ".join(f"{j.modality} {j.n_done}" for j in jobs)
-    bar.set_postfix_str(f"{done}, {failed} failed" if failed else done, refresh=False)
+def _reads_media(job: Job) -> bool:
+    return job.extractor is not None and job.extractor.needs != MediaNeeds()
+
+
+def _chunks(clips: Sequence[Clip], jobs: Sequence[Job], first: int, size: int) -> list[Sequence[Clip]]:
+    """Those with something pending. The first is of `first` clips, each after it twice as long, up to `size`.
+
+    So the first embeddings are there soon; and a clip is always in the same chunk, whatever is done already.
+    """
+    chunks: list[Sequence[Clip]] = []
+    start, length = 0, min(first, size)
+    while start < len(clips):
+        chunk = clips[start : start + length]
+        start, length = start + length, min(2 * length, size)
+        if any(clip.clip_id in job.pending for clip in chunk for job in jobs):
+            chunks.append(chunk)
+    return chunks
 
 
 Outcome = dict[str, Prepared | ExtractionError]
@@ -200,22 +235,21 @@ def _prepare(clip: Clip, jobs: Sequence[Job]) -> Outcome:
 def _as_failure(stage: str, error: Exception) -> ExtractionError:
     if isinstance(error, ExtractionError):
         return error
-    # CUDA's out-of-memory error is a RuntimeError that only its message tells apart.
-    short_of_memory = isinstance(error, MemoryError) or "out of memory" in str(error).lower()
-    cause = "out_of_memory" if short_of_memory else "unexpected"
+    cause = "out_of_memory" if is_out_of_memory(error) else "unexpected"
     return ExtractionError(stage, cause, f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
-def _finish(job: Job, ready: Sequence[tuple[Clip, Prepared | ExtractionError]]) -> None:
+def _finish(job: Job, ready: Sequence[tuple[Clip, Prepared | ExtractionError]], meter: Meter) -> None:
     """Encodes and writes one chunk of one modality."""
     failed = {clip.clip_id: outcome for clip, outcome in ready if isinstance(outcome, ExtractionError)}
     prepared = [outcome for _, outcome in ready if isinstance(outcome, Prepared)]
     embeddings: list[Embedding] = []
-    for item, result in zip(prepared, _encode(job, prepared), strict=True):
+    for item, result in zip(prepared, _encode(job, prepared, meter.advance), strict=True):
         if isinstance(result, ExtractionError):
             failed[item.clip_id] = result
         else:
             embeddings.append(result)
+            job.counts.update(item.counts)
             if item.note:
                 job.notes.append(f"{item.clip_id}: {item.note}")
     if failed:
@@ -229,14 +263,18 @@ def _finish(job: Job, ready: Sequence[tuple[Clip, Prepared | ExtractionError]]) 
         for embedding in embeddings:
             trace(f"extract: {job.modality}: {embedding.clip_id} done, from {embedding.n_units} units")
     job.n_done += len(embeddings)
+    job.n_units += sum(embedding.n_units for embedding in embeddings)
+    meter.show(job.n_done, job.n_failed_now, job.n_units)
 
 
-def _encode(job: Job, prepared: list[Prepared]) -> list[Embedding | ExtractionError]:
+def _encode(
+    job: Job, prepared: list[Prepared], on_clips: Callable[[int], None] = lambda n: None
+) -> list[Embedding | ExtractionError]:
     """Encodes together; if that breaks, one by one, so that only the clip at fault is lost."""
     if not prepared or job.extractor is None:
         return []
     try:
-        return list(job.extractor.encode(prepared, keep_sequence=job.store.keeps_sequences))
+        return list(job.extractor.encode(prepared, keep_sequence=job.store.keeps_sequences, on_clips=on_clips))
     except Exception as error:
         if len(prepared) == 1:
             return [_as_failure("encode", error)]
@@ -254,6 +292,8 @@ def _summary(jobs: Sequence[Job], n_clips: int, *, nothing_to_do: bool) -> None:
             say(f"extract: {job.modality}: {note}")
         if len(job.notes) > 5:
             say(f"extract: {job.modality}: and {len(job.notes) - 5} more like these")
+        for what, count in job.counts.items():
+            say(f"extract: {job.modality}: {count} of {job.n_units} {what}")
     if nothing_to_do:
         say(f"extract: nothing to do: {n_clips} clips accounted for in {', '.join(j.modality for j in jobs)}")
     rows = [(_named(j), j.n_done, j.n_failed, j.n_skipped, n_clips) for j in jobs]

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -36,6 +37,18 @@ def usable_cores(cgroup: Path = _CGROUP) -> float:
     cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     quota, _, period = _text(cgroup / "cpu.max").strip().partition(" ")
     return min(cores, int(quota) / int(period)) if quota.isdecimal() and period.isdecimal() else cores
+
+
+def has_bf16() -> bool:
+    """Whether the processor multiplies bf16; elsewhere it is emulated, and slower than fp32."""
+    return bool(BF16.keys() & cpu_flags(read_cpuinfo()))
+
+
+def threads_of(asked: int | str, most: int | None = None) -> int:
+    """A number of threads: what was asked for, or under "auto" the usable cores, no more than `most`."""
+    if not isinstance(asked, str):
+        return asked
+    return min(max(1, round(usable_cores())), most or sys.maxsize)
 
 
 def memory_gb(cgroup: Path = _CGROUP, meminfo: Path = _MEMINFO) -> tuple[float, float] | None:

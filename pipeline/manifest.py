@@ -4,7 +4,6 @@ import csv
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ def write_manifest(path: Path, clips: Iterable[CorpusClip]) -> bool:
         if clip.clip_id in seen:
             raise ValueError(f"two clips with the id {clip.clip_id!r}; ids must be unique")
         seen.add(clip.clip_id)
-        lines.append(json.dumps(asdict(clip), allow_nan=False) + "\n")
+        lines.append(json.dumps({name: getattr(clip, name) for name in _TYPES}, allow_nan=False) + "\n")
     return write_atomic(path, "".join(lines))
 
 
@@ -153,7 +152,7 @@ def to_clip(corpus_clip: CorpusClip, root: Path) -> Clip:
     """The clip as an extractor takes it: with the absolute path of its media file."""
     return Clip(
         clip_id=corpus_clip.clip_id,
-        media_path=os.path.abspath(root / corpus_clip.media),
+        media_path=os.path.abspath(os.path.join(root, corpus_clip.media)),
         start_s=corpus_clip.start_s,
         end_s=corpus_clip.end_s,
         transcript=corpus_clip.transcript,

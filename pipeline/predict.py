@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.align import Views, align, read_views
-from pipeline.cluster import OWN_AUDIO
+from pipeline.cluster import OWN_AUDIO, OWN_INT8
 from pipeline.config import Settings, load_settings
 from pipeline.console import say, table
 from pipeline.corpora import READERS
@@ -182,9 +182,13 @@ def _settings_for(run_folder: Path, clips: Path, workdir: Path | None, overrides
     if not any(clips.glob("*.csv")):  # no table, so its columns have no names
         changes += [f"corpus.{name}_column=null" for name in ("file", "transcript", "video")]
     kept = run_folder / OWN_AUDIO
-    audio = load_settings(config).extract.audio
+    embedded = load_settings(config).extract
+    audio, visual = embedded.audio, embedded.visual
     if audio and kept.is_file() and not Path(audio.weights).is_file():  # the workdir where it was trained has gone
         changes.append(f"extract.audio.weights={json.dumps(str(kept))}")
+    kept = run_folder / OWN_INT8
+    if visual and visual.quantised and kept.is_file() and not visual.quantised.is_file():
+        changes.append(f"extract.visual.quantised={json.dumps(str(kept))}")
     work = workdir or workdir_of(run_folder, clips)
     return load_settings(config, [*changes, *overrides], corpus__root=clips, workdir=work)
 

@@ -1,8 +1,8 @@
 """What an embedding is made from, as a short stamp: it changes when the clip's file, span or words do."""
 
 import hashlib
+import os
 from collections.abc import Iterable
-from pathlib import Path
 
 from extractors.clip import Clip
 
@@ -20,7 +20,7 @@ def source_of(clip: Clip, modality: str) -> str:
             return "none"
         return hashlib.sha256(clip.transcript.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     try:
-        stat = Path(clip.media_path).stat()
+        stat = os.stat(clip.media_path)
     except OSError as error:
         return f"{_UNREADABLE}{error.errno}"
     return f"{stat.st_size}:{stat.st_mtime_ns}:{clip.start_s}:{clip.end_s}"

@@ -69,7 +69,7 @@ def test_folders_follow_the_name(tmp_path):
             "train.objective=refrence",
             r"train.objective: unknown value 'refrence'; known: tib, reference \(did you mean",
         ),
-        ("extract.text.precision=int4", "extract.text.precision: unknown value 'int4'; known: fp32, bf16$"),
+        ("extract.text.precision=int4", "extract.text.precision: unknown value 'int4'; known: auto, fp32, bf16, fp16$"),
         ("extract.audio.device=7", "extract.audio.device: unknown value 7; known: auto, cpu, cuda$"),
         ("corpus.label_rule=round", "known: round7, sign3, sign2, as_is .did you mean 'round7'"),
         ("train.n_clusters=1", "train.n_clusters: .*greater than or equal to 2, got 1"),

@@ -169,7 +169,10 @@ def test_sequences_are_kept_beside_the_same_embeddings_in_a_store_of_their_own(t
         assert all(np.array_equal(vectors[clip_id], again[clip_id]) for clip_id in vectors)
         sequences = EmbeddingStore(folder, recipe | {"keep_sequence": True}).read_sequences()
         for clip_id, vector in vectors.items():
-            np.testing.assert_allclose(sequences[clip_id].mean(axis=0), vector, rtol=0, atol=1e-5)
+            steps = sequences[clip_id]
+            assert steps.dtype == np.float16
+            off = np.abs(steps).max() / 2048 + 1e-5  # half a unit in the last place of float16
+            np.testing.assert_allclose(steps.mean(axis=0, dtype=np.float32), vector, rtol=0, atol=off)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +216,7 @@ def test_a_killed_run_ends_like_one_that_was_not(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert start(root, whole).wait(timeout=200) == 1
     rng = np.random.default_rng(0)
-    for at_least in sorted(rng.choice(np.arange(1, 28), size=3, replace=False)):
+    for at_least in sorted(rng.choice(np.arange(1, 20), size=3, replace=False)):
         process = start(root, killed)
         deadline = time.monotonic() + 100
         while process.poll() is None and len(parts(killed)) < at_least and time.monotonic() < deadline:

@@ -212,17 +212,21 @@ class Doubler(NetworkExtractor):
     """(2,) pieces, doubled; fails as a full device does when a batch is larger than `fits`."""
 
     name, dim, needs, weights_record = "visual/doubler", 2, MediaNeeds(), {}
+    unit, default_batch = "pairs", {"cpu": 4}
 
     def __init__(self, fits: int = 99, **settings) -> None:
         super().__init__(nn.Identity(), **{"batch_size": 2, "device": "cpu", "precision": "fp32"} | settings)
         self.fits = fits
         self.batches = []
 
+    def collate(self, pieces):
+        return (torch.tensor(np.stack(pieces)),)
+
     def forward(self, pieces):
         self.batches.append(len(pieces))
-        if len(pieces) > self.fits or any(piece[0] == 666 for piece in pieces):
+        if len(pieces) > self.fits or (pieces[:, 0] == 666).any():
             raise torch.OutOfMemoryError("CUDA out of memory")
-        doubled = self.network(2 * torch.tensor(np.stack(pieces)))
+        doubled = self.network(2 * pieces)
         return Encoded(doubled, [torch.stack([row, row / 2]) for row in doubled])
 
 
@@ -297,7 +301,7 @@ def test_a_clip_too_large_for_the_device_fails_alone():
     ("settings", "message"),
     [
         ({"batch_size": 0}, "batch_size must be >= 1, got 0"),
-        ({"precision": "int4"}, "unknown precision 'int4'; known: fp32, bf16"),
+        ({"precision": "int4"}, "unknown precision 'int4'; known: fp32, bf16, fp16"),
         ({"device": "tpu"}, "unknown device 'tpu'; known: auto, cpu, cuda"),
     ],
 )

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -10,7 +11,7 @@ from extractors.base import Embedding
 from extractors.clip import Clip
 from pipeline.errors import PipelineError
 from pipeline.sources import source_of, sources_of
-from pipeline.store import EmbeddingStore, Failure
+from pipeline.store import EmbeddingStore, Failure, as_float16
 
 RECIPE = {"extractor": "visual/x", "dim": 3, "settings": {}}
 
@@ -34,8 +35,9 @@ def test_what_is_written_is_read_back(store):
     np.testing.assert_array_equal(np.stack(list(read.values())), vectors)
 
 
-def with_sequence(clip_id, n_steps):
+def with_sequence(clip_id, n_steps, largest=1.0):
     steps = np.random.default_rng(n_steps).normal(size=(n_steps, 3)).astype(np.float32)
+    steps[0, 0] = largest
     return Embedding(clip_id, steps.mean(axis=0), n_steps, steps)
 
 
@@ -51,11 +53,45 @@ def test_sequences_are_read_back_by_us_and_by_pyarrow(sequences):
     read = sequences.read_sequences()
     assert set(read) == {"a", "b", "c"}
     for clip in clips:
-        np.testing.assert_array_equal(read[clip.clip_id], clip.sequence)
+        assert read[clip.clip_id].dtype == np.float16
+        np.testing.assert_array_equal(read[clip.clip_id], clip.sequence.astype(np.float16))
         np.testing.assert_array_equal(sequences.read()[clip.clip_id], clip.vector)
     assert set(sequences.read_sequences({"a": "s", "b": "other", "c": "old"})) == {"a", "c"}
-    rows = pq.read_table(path)["sequence"].to_pylist()
-    assert rows == [clip.sequence.tolist() for clip in clips[:2]]
+    column = pq.read_table(path)["sequence"]
+    assert column.type == pa.list_(pa.list_(pa.float16(), 3))
+    assert column.to_pylist() == [clip.sequence.astype(np.float16).tolist() for clip in clips[:2]]
+
+
+@pytest.mark.parametrize("largest", [65_504, -65_504])
+def test_float16_keeps_the_largest_it_holds(largest):
+    rows = as_float16(np.array([[largest, 1.0]], np.float32))
+    assert rows.dtype == np.float16
+    assert rows.tolist() == [[largest, 1.0]]
+
+
+@pytest.mark.parametrize("largest", [65_505, -65_505, 1e30, -1e30])
+def test_a_part_with_a_value_too_large_for_float16_is_float32_whole(sequences, largest):
+    clips = [with_sequence("a", 4), with_sequence("b", 2, largest)]
+    sequences.write_part(clips, {"a": "s", "b": "s"})
+    sequences.write_part([with_sequence("c", 7)], {"c": "s"})
+    read = sequences.read_sequences()
+    for clip in clips:
+        assert read[clip.clip_id].dtype == np.float32
+        np.testing.assert_array_equal(read[clip.clip_id], clip.sequence)
+        np.testing.assert_array_equal(sequences.read()[clip.clip_id], clip.vector)
+    assert read["c"].dtype == np.float16
+
+
+def test_parts_from_when_sequences_were_float32_are_read_beside_newer_ones(sequences):
+    clip = with_sequence("a", 4)
+    path = sequences.write_part([clip], {"a": "s"})
+    steps = pa.array([clip.sequence.tolist()], pa.list_(pa.list_(pa.float32(), 3)))
+    table = pq.read_table(path).drop_columns("sequence").append_column("sequence", steps)
+    pq.write_table(table, path, compression="zstd")
+    sequences.write_part([with_sequence("b", 2)], {"b": "s"})
+    read = sequences.read_sequences()
+    np.testing.assert_array_equal(read["a"], clip.sequence)
+    assert [(i, rows.dtype) for i, rows in read.items()] == [("a", np.float32), ("b", np.float16)]
 
 
 def test_a_store_without_sequences_says_how_to_get_them(store, sequences):
@@ -125,6 +161,13 @@ def test_a_torn_part_is_refused_by_name(store, keep):
     path = store.write_part([embedding("a")], {"a": "1"})
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(PipelineError, match=rf"cannot read .*{path.name}.*; delete this file and extract again"):
+        store.done()
+
+
+def test_a_part_without_a_column_is_refused_by_name(store):
+    path = store.write_part([embedding("a")], {"a": "1"})
+    pq.write_table(pq.read_table(path).drop_columns("source"), path)
+    with pytest.raises(PipelineError, match=rf"cannot read .*{path.name} \(.*source.*\); delete this file and extract"):
         store.done()
 
 

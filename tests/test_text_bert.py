@@ -78,28 +78,31 @@ def expected(folder: Path, text: str, pooling: str, max_tokens: int = 512) -> np
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_vectors_are_transformers_own(folder, pooling):
-    ours = vectors(tiny(folder, pooling=pooling, batch_size=3), *TEXTS)
+    ours = vectors(tiny(folder, pooling=pooling, batch_size=40), *TEXTS)
     for text, vector in zip(TEXTS, ours, strict=True):
         np.testing.assert_allclose(vector, expected(folder, text, pooling), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_neither_padding_nor_place_nor_mates_change_a_vector(folder, pooling):
-    extractor = tiny(folder, pooling=pooling, batch_size=4)
+    extractor = tiny(folder, pooling=pooling, batch_size=200)
     alone = np.stack([vectors(extractor, text)[0] for text in TEXTS])
     for order in ([0, 1, 2, 3], [3, 1, 0, 2], [2, 3, 1, 0]):
         together = vectors(extractor, *[TEXTS[i] for i in order])
         np.testing.assert_allclose(together, alone[order], rtol=1e-4, atol=1e-5)
 
 
-def test_batches_hold_transcripts_of_like_length(folder, monkeypatch):
-    extractor = tiny(folder, batch_size=2)
+def test_batches_hold_transcripts_of_like_length_within_the_budget(folder, monkeypatch):
+    lengths = sorted((item.n_units for item in prepare(tiny(folder), *TEXTS)), reverse=True)
+    extractor = tiny(folder, batch_size=2 * lengths[1])
     seen = []
-    forward = extractor.forward
-    monkeypatch.setattr(extractor, "forward", lambda pieces: seen.append([len(p) for p in pieces]) or forward(pieces))
+    collate = extractor.collate
+    monkeypatch.setattr(extractor, "collate", lambda pieces: seen.append([len(p) for p in pieces]) or collate(pieces))
     vectors(extractor, *TEXTS)
-    lengths = sorted(item.n_units for item in prepare(extractor, *TEXTS))
-    assert seen == [lengths[:2], lengths[2:]]
+    assert sorted(seen, reverse=True)[0] == lengths[:1]  # longer than the budget for two of it
+    assert sorted((length for batch in seen for length in batch), reverse=True) == lengths
+    assert all(len(batch) == 1 or len(batch) * batch[0] <= extractor.batch_size for batch in seen)
+    assert all(batch == sorted(batch, reverse=True) for batch in seen)
 
 
 def test_a_small_real_bert_from_a_wheel():

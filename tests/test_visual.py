@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torchvision.transforms as transforms
+import torchvision.transforms.v2 as transforms
 from efficientnet_lite_pytorch import EfficientNet
+from PIL import Image
 from torchvision.models import VGG16_Weights, vgg16
 from torchvision.transforms import InterpolationMode
 
@@ -69,9 +70,20 @@ def our_vgg16(whole_vgg16):
     return VGG16(weights=str(whole_vgg16[1]), device="cpu", batch_size=2)
 
 
+# The official preset's steps, by the transforms that resize in uint8.
+AS_PRESET = transforms.Compose(
+    [
+        transforms.Resize(256, antialias=True),
+        transforms.CenterCrop(224),
+        transforms.ToDtype(torch.float32, scale=True),
+        transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ]
+)
+
+
 def expected_vgg16(network, frames: np.ndarray) -> np.ndarray:
     """The input of the last dropout is the second 4096-unit layer after ReLU."""
-    batch = VGG16_Weights.IMAGENET1K_V1.transforms()(torch.from_numpy(frames))
+    batch = AS_PRESET(torch.from_numpy(frames))
     return hooked(network, network.classifier[5], batch)
 
 
@@ -102,7 +114,10 @@ def test_vgg16_preprocessing_is_the_official_preset():
     preset = VGG16_Weights.IMAGENET1K_V1.transforms()
     ours = visual_vgg16.PREPROCESSING
     got = ours.normalise(torch.from_numpy(ours.crop_frames(frames)))
-    assert torch.equal(got, preset(torch.from_numpy(frames)))
+    pillow = torch.stack([preset(Image.fromarray(frame.transpose(1, 2, 0))) for frame in frames])
+    off = (got - pillow).abs() * 255 * torch.tensor(ours.std)[:, None, None]  # in levels of a pixel
+    assert off.max() < 1.01
+    assert (off > 0.5).float().mean() < 0.02
 
 
 def test_vgg16_record_matches_torchvision():
@@ -216,7 +231,7 @@ def feature_maps(backbone: MappedFrameExtractor, media: Media) -> tuple[np.ndarr
 
 def test_vgg16s_map_is_torchvisions_before_the_last_pool(whole_vgg16, our_vgg16):
     frames = smooth_frames(2, 97, 203)
-    batch = VGG16_Weights.IMAGENET1K_V1.transforms()(torch.from_numpy(frames))
+    batch = AS_PRESET(torch.from_numpy(frames))
     with torch.no_grad():
         expected = whole_vgg16[0].eval().features[:-1](batch).numpy()
     vector, maps = feature_maps(our_vgg16, still_media(frames))

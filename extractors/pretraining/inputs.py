@@ -1,18 +1,15 @@
 """A clip's log-mel as an extractor gives it, so that it is read, stored and accounted for like an embedding."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from extractors.audio_spectrograms import PREPROCESSING, clip_log_mel
-from extractors.base import Embedding, Prepared
+from extractors.base import Embedding, PlainExtractor, Prepared
 from extractors.clip import Clip
-from extractors.errors import ExtractionError
 from extractors.logmel import N_MELS, SAMPLE_RATE_HZ
 from extractors.media import Media, MediaNeeds
 
 
-class LogMels:
+class LogMels(PlainExtractor):
     """The log-mel that the audio networks take, (T, 40), as a clip's sequence; its vector is the mean over time."""
 
     name = "audio/logmel"
@@ -31,14 +28,9 @@ class LogMels:
         spectrogram, note = clip_log_mel(media)
         return Prepared(clip.clip_id, spectrogram, n_units=spectrogram.shape[1], note=note)
 
-    def encode(self, prepared: Sequence[Prepared], *, keep_sequence: bool = False) -> list[Embedding | ExtractionError]:
+    def embed(self, item: Prepared, *, keep_sequence: bool) -> Embedding:
         """Nothing but another form of what was prepared."""
-        return [
-            Embedding(
-                item.clip_id,
-                item.inputs.mean(axis=1, dtype=np.float64).astype(np.float32),
-                item.n_units,
-                np.ascontiguousarray(item.inputs.T) if keep_sequence else None,
-            )
-            for item in prepared
-        ]
+        vector = item.inputs.mean(axis=1, dtype=np.float64).astype(np.float32)
+        return Embedding(
+            item.clip_id, vector, item.n_units, np.ascontiguousarray(item.inputs.T) if keep_sequence else None
+        )

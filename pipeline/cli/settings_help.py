@@ -71,7 +71,10 @@ def _rows(root: Mapping[str, Any], section: str, schema: Mapping[str, Any] | Non
         if model:
             inner += _rows(root, f"{section}.{name}".removeprefix("."), model)
         else:
-            own.append(Setting(section, name, _as_yaml(field["default"]), _values(field), field["description"]))
+            default, values = _as_yaml(field["default"]), _values(field)
+            if default == "auto" and "auto" not in values:  # taken beside a number, which is all that the schema says
+                values = f"auto | {values}"
+            own.append(Setting(section, name, default, values, field["description"]))
     return own + inner
 
 

@@ -2,7 +2,8 @@
 
 features.pkl: {"train": part, "valid": part, "test": part}, each part a dict of
     id, raw_text             lists of text
-    text, vision, audio      (N, T, D) float32, zeros after a clip's end; T = 1 where there are vectors alone
+    text, vision, audio      (N, T, D) float32 (sequences are kept as float16 and widened), zeros after a clip's end;
+                             T = 1 where there are vectors alone
     text_lengths, vision_lengths, audio_lengths    how much of T is the clip's own
     text_bert                (N, 3, L) int32: token ids, mask, segments; where there are words and a tokenizer
     regression_labels        (N,) float32: the label if all are numbers, else the class; NaN for none
@@ -28,11 +29,11 @@ from pipeline.errors import PipelineError
 from pipeline.export.content import Content
 from pipeline.export.splits import split_clips
 from pipeline.files import write_atomic
+from pipeline.store import Steps
 
 MMSA_NAMES = {"text": "text", "visual": "vision", "audio": "audio"}
 SENTIMENTS = ("Negative", "Neutral", "Positive")
 _PROTOCOL = 4  # Python 3.4 and newer
-Steps = Mapping[str, NDArray[np.float32]]  # clip_id -> (T, D)
 
 
 def write_mmsa(content: Content, folder: Path) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def write_mmsa(content: Content, folder: Path) -> dict[str, Any]:
     return {"splits": {split: len(found) for split, found in rows.items()}, "split_rule": how, "steps": longest}
 
 
-def _steps(content: Content, modality: str) -> Steps:
+def _steps(content: Content, modality: str) -> Mapping[str, Steps]:
     """Each clip's sequence where the store keeps them, else its vector as a sequence of one."""
     view = content.views.arrays.get(modality)
     if view is None:
@@ -78,8 +79,8 @@ def _steps(content: Content, modality: str) -> Steps:
     return {content.views.clip_ids[row]: view[row : row + 1] for row in rows}
 
 
-def padded(clip_ids: Sequence[str], steps: Steps) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """(N, T, D) with zeros after each clip's end, and (N,) its length; a clip without steps is one step of zeros.
+def padded(clip_ids: Sequence[str], steps: Mapping[str, Steps]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """(N, T, D) float32, zeros after each clip's end, and (N,) its length; a clip without steps is one step of zeros.
 
     A modality that no clip has is D = 1.
     """

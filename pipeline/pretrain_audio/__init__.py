@@ -24,9 +24,9 @@ from extractors.registry import extractor_class
 from pipeline.config import PretrainSettings, Settings
 from pipeline.console import progress, say
 from pipeline.corpora.base import CorpusClip
+from pipeline.encoders import precision_for
 from pipeline.errors import PipelineError
 from pipeline.files import check_writable, write_atomic
-from pipeline.hardware import BF16, cpu_flags, read_cpuinfo
 from pipeline.pretrain_audio.inputs import Inputs, gather
 from pipeline.pretrain_audio.record import retrieval_values, write_history, write_weights
 from pipeline.provenance import environment, stable_hash
@@ -131,7 +131,7 @@ def _open(
             audio=backbone,
             training=Training(**arguments),
             device=device,
-            precision=_precision(settings.precision, device),
+            precision=precision_for(settings.precision, settings.device),
         )
     except ValueError as error:
         raise PipelineError(f"pretrain-audio: {error}") from None
@@ -142,14 +142,6 @@ def _open(
     }
     say(f"pretrain-audio: a clip is told apart from {what[run.negatives]}; {run.precision} on {device.type}")
     return run
-
-
-def _precision(asked: str, device: torch.device) -> str:
-    """ "auto" is bf16 where the processor multiplies it; elsewhere it is emulated, and slower than fp32."""
-    if asked != "auto":
-        return asked
-    on_cpu = bool(BF16.keys() & cpu_flags(read_cpuinfo()))
-    return "bf16" if (torch.cuda.is_bf16_supported() if device.type == "cuda" else on_cpu) else "fp32"
 
 
 def _train(run: Pretraining, inputs: Inputs, checkpoint: Path) -> dict[str, torch.Tensor]:

@@ -50,7 +50,7 @@ def gather(settings: Settings, manifest: Sequence[CorpusClip], root: Path) -> In
             "pretrain-audio learns which sound belongs to which picture and needs extract.visual, which is null; set "
             "extract.visual.backbone, or take sound that needs no training, extract.audio.backbone=audio/logmel_stats"
         )
-    visual = visual.model_copy(update={"frames_per_clip": settings.pretrain.frames_per_clip, "fps": None})
+    visual = visual.in_torch().model_copy(update={"frames_per_clip": settings.pretrain.frames_per_clip, "fps": None})
     clips = [to_clip(clip, root) for clip in manifest]
     folder = settings.work / "pretrain" / "inputs"
     jobs = [_maps(folder, visual, clips), _log_mels(folder, clips)]
@@ -89,7 +89,8 @@ def _log_mels(folder: Path, clips: Sequence[Clip]) -> Job:
 
 def _read(jobs: Sequence[Job], manifest: Sequence[CorpusClip]) -> Inputs:
     maps_job, mels_job = jobs
-    log_mels = {name: np.ascontiguousarray(rows.T) for name, rows in mels_job.store.iter_sequences(mels_job.sources)}
+    kept_mels = mels_job.store.iter_sequences(mels_job.sources)  # float16: right to 0.03 dB
+    log_mels = {name: np.ascontiguousarray(rows.T, dtype=np.float32) for name, rows in kept_mels}
     with_map = {clip_id for clip_id, source in maps_job.store.done() if maps_job.sources.get(clip_id) == source}
     kept = [clip for clip in manifest if clip.clip_id in log_mels and clip.clip_id in with_map]
     if not kept:

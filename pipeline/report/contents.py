@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from extractors.clip import Clip
 from pipeline.config import Settings
+from pipeline.hardware import threads_of
 from pipeline.report.accounts import accounts
 from pipeline.report.clip_facts import ClipFacts, clip_facts
 from pipeline.report.clip_map import maps_of, silhouettes, silhouettes_by_view, space_of
@@ -43,7 +44,7 @@ def gather(settings: Settings, *, embed_media: bool = False) -> Page:
     shown = shown_rows(run.clusters, run.model.confidence_, space)
     in_cards = sorted({row for both in shown.values() for rows in both for row in rows})
     facts = _facts(settings, material.clips, in_cards, warnings)
-    workers = settings.extract.decode_workers
+    workers = threads_of(settings.extract.decode_workers)
     media = players(material.clips, facts, in_cards, run.folder, embed=embed_media, workers=workers)
     clips = _clips(run, material, facts, media, of_clips, set(in_cards))
     voice = {
@@ -95,7 +96,7 @@ def _facts(
         )
     cache = (settings.results if settings.views else settings.work) / "report"  # views may lie where nobody may write
     to_read = [clip for row in wanted if (clip := clips[row])]
-    found = clip_facts(to_read, cache, settings.extract.decode_workers)
+    found = clip_facts(to_read, cache, threads_of(settings.extract.decode_workers))
     chosen = set(wanted)
     return [found[clip.clip_id] if clip and row in chosen else None for row, clip in enumerate(clips)]
 
