@@ -73,21 +73,10 @@ class FaceCutter(threading.local):
         x, y, side, _ = max(boxes, key=lambda box: (box[2], *box))
         return square_around((x + side / 2) / scale, (y + side / 2) / scale, MARGIN * side / scale, height, width)
 
-    def cut(self, frames: NDArray[np.uint8]) -> tuple[list[NDArray[np.uint8]], int]:
-        """Each frame's face; a frame without one is left whole.
-
-        Args:
-            frames: (T, 3, H, W) uint8 RGB.
-        Returns:
-            T frames, (3, S, S) each with a side of its own, or (3, H, W) where no face was found; and how many of
-            these there are.
-        """
-        squares = [self.find(frame) for frame in frames]
-        return [_part(frame, square) for frame, square in zip(frames, squares, strict=True)], squares.count(None)
-
-
-def _part(frame: NDArray[np.uint8], square: Square | None) -> NDArray[np.uint8]:
-    if square is None:
-        return frame
-    top, left, side = square
-    return frame[:, top : top + side, left : left + side]
+    def cut(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+        """The square around the largest face of a (3, H, W) uint8 RGB frame, (3, S, S); None where there is none."""
+        square = self.find(frame)
+        if square is None:
+            return None
+        top, left, side = square
+        return frame[:, top : top + side, left : left + side]

@@ -11,7 +11,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from extractors.clip import Clip
-from extractors.frame_sampling import FramePicker, FrameSampling, target_times
+from extractors.frame_sampling import FrameCrop, FramePicker, FrameSampling, target_times
 from extractors.stream_reader import StreamReader
 
 MAX_FRAME_PIXELS = 64_000_000
@@ -30,18 +30,29 @@ class FrameReader(StreamReader):
         clip, sought: see StreamReader.
         sampling: how many frames to keep.
         end_s: where the video ends, if known better than from the file's header.
+        crop: see MediaNeeds.
 
     Attributes:
-        frames: (T, 3, H, W) uint8 RGB, upright, all of the first one's size; once finished.
+        frames: (T, 3, H, W) uint8 RGB, upright, all of the first one's size or cropped; once finished.
+        n_whole: see FrameBatch.
         times_s: (T,) when each is shown.
     """
 
     kind = "video"
 
-    def __init__(self, clip: Clip, sought: bool, sampling: FrameSampling, end_s: float | None = None) -> None:
+    def __init__(
+        self,
+        clip: Clip,
+        sought: bool,
+        sampling: FrameSampling,
+        end_s: float | None = None,
+        crop: FrameCrop | None = None,
+    ) -> None:
         super().__init__(clip, sought)
         self.frames: NDArray[np.uint8] = np.empty((0, 3, 0, 0), dtype=np.uint8)
         self.times_s: list[float] = []
+        self.n_whole = None if crop is None else 0
+        self._crop = crop
         self._kept: list[NDArray[np.uint8]] = []  # (3, H, W) each
         self._sampling = sampling
         self._end_s = end_s
@@ -170,13 +181,20 @@ class FrameReader(StreamReader):
             self._quarter_turns = round(frame.rotation / 90)  # counter-clockwise, as in np.rot90
         rgb = self._reformatter.reformat(frame, *self._size, format="rgb24", threads=1).to_ndarray()  # (H, W, 3)
         upright = np.rot90(rgb, self._quarter_turns)
-        self._kept.append(np.ascontiguousarray(upright.transpose(2, 0, 1)))
+        self._kept.append(self._cropped(np.ascontiguousarray(upright.transpose(2, 0, 1))))
         self.times_s.append(time_s)
         if len(self._kept) * self._kept[0].nbytes > MAX_KEPT_BYTES:
             raise self._error(
                 "out_of_memory",
                 f"its sampled frames exceed {MAX_KEPT_BYTES / 2**30:g} GiB; sample fewer or cut it with start_s, end_s",
             )
+
+    def _cropped(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if self._crop is None or self.n_whole is None:
+            return frame
+        crop, found = self._crop(frame)
+        self.n_whole += not found
+        return crop
 
     def _check_size(self, width: int, height: int) -> None:
         if width * height > MAX_FRAME_PIXELS:

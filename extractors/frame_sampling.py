@@ -2,11 +2,18 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 # Matroska and FLV round timestamps to whole milliseconds, so a frame may carry a time up to 0.5 ms after its own.
 TIMESTAMP_ROUNDING_S = 0.0006
+
+# What a kept frame becomes as it is decoded: (3, H, W) uint8 RGB -> (3, S, S), S the same for all of a clip; and
+# whether what it crops to was found, or the whole frame was taken.
+FrameCrop = Callable[[NDArray[np.uint8]], tuple[NDArray[np.uint8], bool]]
 
 
 @dataclass(frozen=True, slots=True)

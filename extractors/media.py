@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from extractors.clip import Clip
 from extractors.errors import ExtractionError
-from extractors.frame_sampling import FrameSampling
+from extractors.frame_sampling import FrameCrop, FrameSampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,8 @@ class MediaNeeds:
     Attributes:
         frames: which frames to keep, or None.
         sample_rate_hz: of the mono waveform, or None.
+        crop: what becomes of each frame as soon as it is decoded, so that a long clip's frames do not pile up; None
+            keeps them as they are.
 
     Raises:
         ValueError: a sample rate that is not positive.
@@ -28,6 +30,7 @@ class MediaNeeds:
 
     frames: FrameSampling | None = None
     sample_rate_hz: int | None = None
+    crop: FrameCrop | None = None
 
     def __post_init__(self) -> None:
         if self.sample_rate_hz is not None and self.sample_rate_hz < 1:
@@ -38,16 +41,17 @@ class MediaNeeds:
         """One reading that serves several extractors.
 
         Raises:
-            ValueError: two ask for different frames or sample rates.
+            ValueError: two ask for different frames, crops or sample rates.
         """
         needs = list(all_needs)
-        samplings = list(dict.fromkeys(n.frames for n in needs if n.frames is not None))
+        samplings = list(dict.fromkeys((n.frames, n.crop) for n in needs if n.frames is not None))
         rates_hz = list(dict.fromkeys(n.sample_rate_hz for n in needs if n.sample_rate_hz is not None))
         if len(samplings) > 1:
             raise ValueError(f"extractors ask for different frames of one clip ({samplings}); give them one sampling")
         if len(rates_hz) > 1:
             raise ValueError(f"extractors ask for different sample rates ({rates_hz} Hz); give them one rate")
-        return MediaNeeds(next(iter(samplings), None), next(iter(rates_hz), None))
+        frames, crop = next(iter(samplings), (None, None))
+        return MediaNeeds(frames, next(iter(rates_hz), None), crop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class FrameBatch:
     Attributes:
         frames: (T, 3, H, W) uint8 RGB, T >= 1, upright.
         pts_seconds: (T,) float64, ascending: when each is shown, seconds since the start of the file.
+        n_whole: where they were cropped, how many had nothing to crop to and were taken whole; else None.
 
     Raises:
         ValueError: another shape, dtype or order.
@@ -64,6 +69,7 @@ class FrameBatch:
 
     frames: NDArray[np.uint8]
     pts_seconds: NDArray[np.float64]
+    n_whole: int | None = None
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[1] != 3 or self.frames.dtype != np.uint8 or not self.frames.size:
@@ -163,13 +169,13 @@ def read_media(clip: Clip, needs: MediaNeeds) -> Media:
 
     try:
         _check_file(clip.media_path)
-        video, audio = read_streams(clip, needs.frames, needs.sample_rate_hz)
+        video, audio = read_streams(clip, needs.frames, needs.sample_rate_hz, needs.crop)
     except ExtractionError as error:
         return Media(error if needs.frames else None, error if needs.sample_rate_hz else None)
     frames: FrameBatch | ExtractionError | None = None
     waveform: Waveform | ExtractionError | None = None
     if video is not None:
-        frames = video.failure or FrameBatch(video.frames, np.array(video.times_s))
+        frames = video.failure or FrameBatch(video.frames, np.array(video.times_s), video.n_whole)
     if audio is not None:
         waveform = audio.failure or Waveform(audio.samples, audio.sample_rate_hz)
     return Media(frames, waveform)

@@ -10,7 +10,7 @@ from av.container import InputContainer
 from extractors.clip import Clip
 from extractors.errors import ExtractionError
 from extractors.frame_reader import FrameReader
-from extractors.frame_sampling import FrameSampling
+from extractors.frame_sampling import FrameCrop, FrameSampling
 from extractors.waveform_reader import WaveformReader
 
 # How far before a clip's start reading begins. An index finds the keyframe before the first; without one the next is
@@ -22,7 +22,10 @@ PLAYLISTS = ("concat", "dash", "hls")
 
 
 def read_streams(
-    clip: Clip, frames: FrameSampling | None, sample_rate_hz: int | None
+    clip: Clip,
+    frames: FrameSampling | None,
+    sample_rate_hz: int | None,
+    crop: FrameCrop | None = None,
 ) -> tuple[FrameReader | None, WaveformReader | None]:
     """A clip's frames and sound, each None where it is not asked for; what failed is in the reader's `failure`.
 
@@ -30,6 +33,7 @@ def read_streams(
         clip: of a file that is there.
         frames: which frames to keep.
         sample_rate_hz: of the mono waveform.
+        crop: see MediaNeeds.
     Raises:
         ExtractionError: the file cannot be opened as video or audio.
     """
@@ -37,7 +41,7 @@ def read_streams(
     audio: WaveformReader | None = None
     for lead_s in SEEK_LEADS_S if clip.start_s > 0 else (math.inf,):
         sought = lead_s < clip.start_s
-        video = FrameReader(clip, sought, frames) if frames else None
+        video = FrameReader(clip, sought, frames, crop=crop) if frames else None
         audio = WaveformReader(clip, sought, sample_rate_hz) if sample_rate_hz else None
         readers = [reader for reader in (video, audio) if reader is not None]
         _read_once(clip, readers, lead_s)
@@ -48,7 +52,7 @@ def read_streams(
         end_s = video.corrected_end_s() if video is not None else None
         if frames is None or end_s is None:
             break
-        video = FrameReader(clip, sought, frames, end_s)
+        video = FrameReader(clip, sought, frames, end_s, crop)
         _read_once(clip, [video], lead_s)
     return video, audio
 

@@ -4,7 +4,7 @@ A backbone that can also tell what is where, by its last feature map, is a Mappe
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -46,19 +46,17 @@ class FramePreprocessing:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
-    def crop_frames(self, frames: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """T frames, (3, H, W) uint8 RGB, each of a size of its own -> (T, 3, crop, crop) uint8.
+    def cropped(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(3, H, W) uint8 RGB -> (3, crop, crop) uint8.
 
         With torchvision's second transforms, which resize in uint8: four times as fast as its first ones, which its
         presets use, and closer to what the presets make of a Pillow image, on which their accuracies were measured: a
         pixel in 50 or fewer is one level off, with the first ones one in 5 to 10.
         """
-        return np.stack([self._crop(torch.tensor(frame)) for frame in frames])  # copies: a frame may be read-only
-
-    def _crop(self, frame: Tensor) -> NDArray[np.uint8]:
-        resized = image.resize(frame, [self.resize], InterpolationMode(self.interpolation), antialias=True)
+        copy = torch.tensor(frame)  # which may be read-only
+        resized = image.resize(copy, [self.resize], InterpolationMode(self.interpolation), antialias=True)
         crop: NDArray[np.uint8] = image.center_crop(resized, [self.crop, self.crop]).numpy()
-        return crop
+        return np.ascontiguousarray(crop)  # lets go of what lies around it
 
     def normalise(self, crops: Tensor) -> Tensor:
         """(T, 3, crop, crop) uint8 -> float32, about zero mean and unit spread."""
@@ -109,7 +107,7 @@ class FrameExtractor(NetworkExtractor):
         super().__init__(network, batch_size=batch_size, device=device, precision=precision)
         if fps is None and count is None:
             count = DEFAULT_FRAME_COUNT
-        self.needs = MediaNeeds(frames=FrameSampling(fps=fps, count=count), sample_rate_hz=None)
+        self.needs = MediaNeeds(frames=FrameSampling(fps=fps, count=count), crop=self.cropped)
         self.preprocessing = preprocessing
         self.crop = crop
         self._faces = FaceCutter() if crop == "face" else None
@@ -141,12 +139,24 @@ class FrameExtractor(NetworkExtractor):
 
     def prepare(self, clip: Clip, media: Media) -> Prepared:
         """The clip's sampled frames, cropped, still uint8: a quarter of the memory of float32 while they wait."""
-        frames = media.require_frames().frames  # (T, 3, H, W)
-        if self._faces is None:
-            return Prepared(clip.clip_id, self.preprocessing.crop_frames(frames), n_units=len(frames))
-        faces, n_without = self._faces.cut(frames)
-        crops = self.preprocessing.crop_frames(faces)
-        return Prepared(clip.clip_id, crops, n_units=len(frames), counts={WITHOUT_FACE: n_without})
+        batch = media.require_frames()
+        crops, n_whole = batch.frames, batch.n_whole
+        if n_whole is None:  # read otherwise than by self.needs
+            each = [self.cropped(frame) for frame in batch.frames]
+            crops, n_whole = np.stack([crop for crop, _ in each]), sum(not found for _, found in each)
+        counts = {WITHOUT_FACE: n_whole} if self._faces else {}
+        return Prepared(clip.clip_id, crops, n_units=len(crops), counts=counts)
+
+    def cropped(self, frame: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
+        """A frame as the network takes it, and whether it has the face that was asked for.
+
+        Args:
+            frame: (3, H, W) uint8 RGB.
+        Returns:
+            (3, crop, crop) uint8, about the whole frame's centre where there is no face.
+        """
+        face = self._faces.cut(frame) if self._faces else frame
+        return self.preprocessing.cropped(frame if face is None else face), face is not None
 
     def collate(self, pieces: Sequence[NDArray[Any]]) -> tuple[Tensor, ...]:
         """B crops -> (B, 3, crop, crop) uint8."""

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torchvision.transforms.v2 as transforms
 from efficientnet_lite_pytorch import EfficientNet
+from media_factory import write_clip
 from PIL import Image
 from torchvision.models import VGG16_Weights, vgg16
 from torchvision.transforms import InterpolationMode
@@ -113,7 +114,7 @@ def test_vgg16_preprocessing_is_the_official_preset():
     frames = smooth_frames(2, 61, 145)
     preset = VGG16_Weights.IMAGENET1K_V1.transforms()
     ours = visual_vgg16.PREPROCESSING
-    got = ours.normalise(torch.from_numpy(ours.crop_frames(frames)))
+    got = ours.normalise(torch.from_numpy(np.stack([ours.cropped(frame) for frame in frames])))
     pillow = torch.stack([preset(Image.fromarray(frame.transpose(1, 2, 0))) for frame in frames])
     off = (got - pillow).abs() * 255 * torch.tensor(ours.std)[:, None, None]  # in levels of a pixel
     assert off.max() < 1.01
@@ -188,9 +189,23 @@ def test_frames_of_any_size_become_one_crop(size, our_lite0):
 
 
 def test_the_crop_is_central():
-    frames = np.zeros((1, 3, 256, 512), dtype=np.uint8)
-    frames[:, :, 16:240, 144:368] = 200  # the middle 224 x 224
-    assert (visual_vgg16.PREPROCESSING.crop_frames(frames) == 200).all()
+    frame = np.zeros((3, 256, 512), dtype=np.uint8)
+    frame[:, 16:240, 144:368] = 200  # the middle 224 x 224
+    assert (visual_vgg16.PREPROCESSING.cropped(frame) == 200).all()
+
+
+def test_a_long_clips_frames_are_cropped_as_they_are_decoded(our_lite0, tmp_path):
+    path = write_clip(tmp_path / "long.mp4", size=(320, 240), duration_s=2, audio_codec=None)
+    clip = Clip("long", str(path))
+    needs = MediaNeeds(frames=our_lite0.needs.frames)
+    batch = read_media(clip, our_lite0.needs).require_frames()
+    assert (batch.frames.shape, batch.n_whole) == ((8, 3, 224, 224), 0)
+    whole = our_lite0.prepare(clip, read_media(clip, needs))
+    assert np.array_equal(our_lite0.prepare(clip, read_media(clip, our_lite0.needs)).inputs, whole.inputs)
+    both = MediaNeeds.union([our_lite0.needs, MediaNeeds(sample_rate_hz=16_000), our_lite0.needs])
+    assert both == MediaNeeds(our_lite0.needs.frames, 16_000, our_lite0.cropped)
+    with pytest.raises(ValueError, match="different frames"):
+        MediaNeeds.union([our_lite0.needs, needs])
 
 
 def test_read_only_frames_are_left_alone(our_lite0):
@@ -210,7 +225,7 @@ def test_read_only_frames_are_left_alone(our_lite0):
     ],
 )
 def test_sampling_is_passed_to_the_reader(arguments, sampling):
-    assert EfficientNetLite0(device="cpu", **arguments).needs == MediaNeeds(frames=sampling)
+    assert EfficientNetLite0(device="cpu", **arguments).needs.frames == sampling
 
 
 def test_two_samplings_are_refused():
@@ -251,5 +266,5 @@ def test_maps_are_made_as_the_backbones_vectors_are():
     backbone = EfficientNetLite0(device="cpu", count=3, batch_size=5)
     maps = FrameMaps(backbone)
     assert (maps.name, maps.dim, maps.batch_size) == ("visual/efficientnet_lite0/map", 1280, 5)
-    assert maps.needs == MediaNeeds(frames=FrameSampling(count=3))
+    assert maps.needs.frames == FrameSampling(count=3)
     assert maps.weights_record == backbone.weights_record
