@@ -34,6 +34,7 @@ from benchmarks.data import BESIDE, ROOT
 from benchmarks.extract_again import second_run
 from benchmarks.extract_clips import generated_clips, many_clips
 from benchmarks.extract_memory import memory
+from benchmarks.extract_openvino import openvino
 from benchmarks.plain_extraction import plain_audio, plain_bert, plain_davenet, plain_text, plain_vgg16, plain_visual
 from benchmarks.tib_speed import machine
 from extractors import registry
@@ -49,7 +50,7 @@ from pipeline.extract import open_job, run_jobs
 from pipeline.meters import Meter
 
 WORK = ROOT / "work" / "bench" / "extract"
-PARTS = ("visual", "text", "audio", "together", "memory", "again", "grid")
+PARTS = ("visual", "text", "audio", "together", "openvino", "memory", "again", "grid")
 NAMES = {"visual": "visual/vgg16", "text": "text/bert", "audio": "audio/davenet"}
 UNITS = {"visual": "frames/s", "text": "sentences/s", "audio": "times real time"}
 SENTENCES = 512
@@ -58,6 +59,7 @@ GEMM_SIZE = 4096
 FASTER = {"visual": 2.2, "text": 7.0, "audio": 3.0}
 TEXT_FP32_FASTER, TEXT_FP32_OFF = 4.0, 1e-5
 LEAST_COSINE, OF_BARE, OF_GEMM, OVER_BARE = 0.9999, 0.95, 0.8, 1.05
+OPENVINO_BF16, OPENVINO_INT8 = 2.6, 5.0
 AGAIN_S, FIRST_S = 2.0, 1.0
 
 
@@ -119,6 +121,8 @@ def main() -> int:
             for case in _cases(extractors, grid, [], 1):
                 if case.modality != "text":
                     result[f"grid_{case.modality}"] = compare(case, 1)
+        if "openvino" in parts and not quick:
+            result["openvino"] = openvino(clips[:16], rounds)
         if "memory" in parts:
             result["memory"] = memory(WORK, n_many=200 if quick else 2000)
         if "again" in parts:
@@ -298,6 +302,10 @@ def targets(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         want("text in fp32: largest difference", row["largest_difference"], most=TEXT_FP32_OFF)
     if "together" in result:
         want("together: wall over the bare encoders' sum", result["together"]["over_bare"], most=OVER_BARE)
+    if "openvino" in result:
+        times = result["openvino"]["visual/vgg16"]["times_plain"]
+        want("openvino: VGG16 in bf16, times plain fp32", times["bf16"], OPENVINO_BF16)
+        want("openvino: VGG16 in int8, times plain fp32", times["int8"], OPENVINO_INT8)
     if "memory" in result:
         want("memory: GB resident at most", result["memory"]["many_gb"], most=2.5)
         want("memory: GB more with many clips", result["memory"]["growth_gb"], most=0.1)

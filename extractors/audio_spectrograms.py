@@ -1,5 +1,6 @@
 """What the networks on log-mels share: 40 bands -> one vector every 16 frames -> the mean of those the sound covers."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from extractors.weights import PretrainedWeights, load_into, load_state_dict, lo
 
 MAX_FRAMES = 2048  # 20.5 s; what the published networks were trained on
 STRIDE = 16  # input frames per output step
+LENGTH_STEP = 64  # padded lengths are multiples: oneDNN compiles kernels for each length it meets, tens of ms a pass
 PREPROCESSING = f"16 kHz mono, 40 log-mel bands (see extractors/logmel.py), cut to {MAX_FRAMES} frames"
 # Mean and spread of a log-mel in dB. The first batch norm starts from them, so that an untrained network sees numbers
 # of about unit size; a checkpoint replaces them.
@@ -57,9 +59,13 @@ def padded_frames(n_frames: int, right_context: int) -> int:
 
     Args:
         n_frames: of a log-mel.
-        right_context: of the network: its output step j sees the input up to frame 16 j + right_context.
+        right_context: of the network: its output step j sees the input up to frame 16 j + right_context. 0 pads
+            nothing.
     """
-    return max(n_frames, min(MAX_FRAMES, STRIDE * (pooled_steps(n_frames) - 1) + right_context + 1))
+    if not right_context:
+        return n_frames
+    wanted = STRIDE * (pooled_steps(n_frames) - 1) + right_context + 1
+    return max(n_frames, min(MAX_FRAMES, LENGTH_STEP * math.ceil(wanted / LENGTH_STEP)))
 
 
 def pad(log_mels: Sequence[NDArray[np.float32]], right_context: int = 0) -> Tensor:

@@ -83,8 +83,9 @@ def quantise(
     nncf = _package("nncf")
     nncf.set_log_level(logging.ERROR)
     frames = nncf.Dataset(pieces, lambda piece: images(piece).contiguous().numpy())
+    # The slow bias correction takes about twice as long; EfficientNet-Lite0's cosine with fp32 goes from .976 to .998.
     with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # its own progress bars
-        return nncf.quantize(convert(network, side), frames, subset_size=len(pieces))
+        return nncf.quantize(convert(network, side), frames, fast_bias_correction=False, subset_size=len(pieces))
 
 
 def cosines(network: nn.Module, model: Any, images: Sequence[Tensor]) -> list[float]:

@@ -102,8 +102,6 @@ class FrameExtractor(NetworkExtractor):
     ) -> None:
         if crop not in CROPS:
             raise ValueError(f"unknown crop {crop!r}; known: {', '.join(CROPS)}")
-        # Channels last: a third less CPU time for depthwise networks, a fifth for VGG16, the same numbers to 1e-5.
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().__init__(network, batch_size=batch_size, device=device, precision=precision)
         if fps is None and count is None:
             count = DEFAULT_FRAME_COUNT

@@ -42,7 +42,7 @@ def build(modality: str, section: EncoderSection) -> Extractor:
     try:
         if isinstance(section, VisualSettings) and section.runtime == "openvino":
             return _by_openvino(section, arguments)
-        arguments["precision"] = precision_for(section.precision, section.device)
+        arguments["precision"] = precision_for(section.precision, section.device, section.backbone)
         return registry.create(section.backbone, **arguments)
     except WeightsError as error:  # names the extractor or the setting itself
         raise PipelineError(str(error)) from None
@@ -52,16 +52,17 @@ def build(modality: str, section: EncoderSection) -> Extractor:
 
 def _by_openvino(section: VisualSettings, arguments: dict[str, Any]) -> Extractor:
     extractor = registry.create(section.backbone, **{**arguments, "device": "cpu", "precision": "fp32"})
-    precision = precision_for(section.precision, "cpu")
+    precision = precision_for(section.precision, "cpu", section.backbone)
     cast("FrameExtractor", extractor).compile_with_openvino(precision, section.quantised)  # every visual one is
     return extractor
 
 
-def precision_for(asked: str, device: str) -> str:
-    """ "auto" is bf16 where the device multiplies it, fp16 on an older GPU.
+def precision_for(asked: str, device: str, backbone: str | None = None) -> str:
+    """ "auto" is bf16 where the device multiplies it, fp16 on an older GPU; fp32 for a backbone that it costs too much.
 
     Args:
         device: "auto" | "cpu" | "cuda".
+        backbone: of the registry; None is one that half precision suits.
     Raises:
         ValueError: an unknown device, or one that is not there.
     """
@@ -71,6 +72,8 @@ def precision_for(asked: str, device: str) -> str:
 
     from extractors.batching import resolve_device
 
+    if backbone and not getattr(registry.extractor_class(backbone), "half_is_close", False):
+        return "fp32"
     if resolve_device(device).type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return "bf16" if hardware.has_bf16() else "fp32"

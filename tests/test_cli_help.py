@@ -34,7 +34,7 @@ def test_every_setting_is_there_with_what_the_models_say():
     assert rows["reduce.dim"] == Setting(
         "reduce", "dim", "60", "integer >= 1 | null", "PCA to this many dims; null keeps all"
     )
-    assert rows["extract.visual.precision"].values == "auto | fp32 | bf16 | fp16"
+    assert rows["extract.visual.precision"].values == "auto | fp32 | bf16 | fp16 | int8"
     assert rows["extract.visual.batch_size"].values == "auto | integer >= 1"
     assert rows["extract.text.max_tokens"].values == "integer 3 to 512"
     assert rows["extract.visual.fps"].values == "number > 0 | null"
