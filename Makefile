@@ -20,7 +20,7 @@ define INSTALL_CHROMIUM
 endef
 
 .NOTPARALLEL:
-.PHONY: bench-tib bench-davenet help setup demo test test-browser lint lock docs screenshots
+.PHONY: bench-tib bench-davenet bench-extract help setup demo test test-browser lint lock docs screenshots
 .PHONY: prepare pretrain-audio extract reduce train evaluate report predict run status doctor export import
 
 help: ## list every target
@@ -111,6 +111,9 @@ import: $(READY) ## features from elsewhere, FROM=FILE or DIR, OUT=DIR (FORMAT= 
 
 bench-davenet: $(READY) ## what training DAVEnet on the corpus' own clips gives, as JSON; ARGS=--quick for minutes
 	@$(PY) -m benchmarks.bench_davenet $(ARGS)
+
+bench-extract: $(READY) ## how fast clips become embeddings against a plain loop, as JSON and a table; ARGS=--quick for minutes
+	@OMP_WAIT_POLICY=PASSIVE $(PY) -m benchmarks.bench_extract $(ARGS)
 
 bench-tib: $(READY) ## quality and speed of TIB, as JSON; ARGS=--quick for minutes
 	@$(PY) -m benchmarks.bench_tib $(ARGS)

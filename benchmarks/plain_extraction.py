@@ -63,13 +63,9 @@ def plain_visual(clips: Iterable[Clip], network: nn.Module, *, n_frames: int = 8
     device, preset = _device(network), VGG16_Weights.IMAGENET1K_V1.transforms()
     for clip in clips:
         with av.open(clip.media_path) as container:
-            n_all = container.streams.video[0].frames
-            wanted = {(2 * part + 1) * n_all // (2 * n_frames) for part in range(n_frames)}
-            frames = [
-                torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
-                for index, frame in enumerate(container.decode(video=0))
-                if index in wanted
-            ]
+            decoded = list(container.decode(video=0))  # not every container says how many there are
+            wanted = [(2 * part + 1) * len(decoded) // (2 * n_frames) for part in range(n_frames)]
+            frames = [torch.from_numpy(decoded[i].to_ndarray(format="rgb24")).permute(2, 0, 1) for i in wanted]
         with torch.inference_mode():
             features = network(preset(torch.stack(frames)).to(device))  # (n_frames, 4096)
             yield clip.clip_id, features.mean(0).cpu().numpy()

@@ -77,7 +77,7 @@ class NetworkExtractor(ABC):
     Attributes:
         unit: what a piece's length is counted in, in the plural.
         default_batch: units in a forward pass by device, padding counted; large enough to keep it busy.
-        half_is_close: in half precision a clip's vector keeps a cosine of .9999 with fp32's: the rule, where it is fast.
+        half_is_close: in half precision a vector keeps a cosine of .9999 with fp32's: the rule, where it is fast.
         max_streams: passes side by side, at most.
 
     Args:

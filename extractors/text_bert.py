@@ -230,7 +230,7 @@ class BERT(NetworkExtractor):
     name = "text/bert"
     needs = MediaNeeds(frames=None, sample_rate_hz=None)
     unit = "tokens"
-    default_batch: ClassVar = {"cpu": 1024, "cuda": 32768}
+    default_batch: ClassVar = {"cpu": 512, "cuda": 32768}
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
 """Stage extract: raw clips -> embeddings in the store, resumable, one row for every clip that fails.
 
 Each file is opened once for all the modalities that still need it. Clips go through in chunks of the manifest's order;
-a chunk is prepared in threads while the one before it is encoded, and a modality's part is written when its chunk is
-done. A chunk always holds the same clips, so a run that was killed ends with the numbers of one that was not.
+a chunk is prepared in threads, then encoded, and a modality's part is written when its chunk is done. A chunk always
+holds the same clips, so a run that was killed ends with the numbers of one that was not.
 """
 
 import concurrent.futures
@@ -148,7 +148,7 @@ def _job(modality: str, store: EmbeddingStore, clips: Sequence[Clip], retry_fail
 
 
 def run_jobs(jobs: Sequence[Job], clips: Sequence[Clip], settings: ExtractSettings, *, what: str = "extract") -> None:
-    """Prepares chunks in threads, one chunk ahead of the encoders; writes each as it is done.
+    """Prepares each chunk in threads, encodes it, and writes it as it is done.
 
     Modalities without media go first: they are quick, and sort by length over many clips at once.
 
@@ -161,6 +161,9 @@ def run_jobs(jobs: Sequence[Job], clips: Sequence[Clip], settings: ExtractSettin
     workers = threads_of(settings.decode_workers, MAX_DECODE_WORKERS)
     how = "; ".join(f"{job.modality} {job.extractor.plan()}" for job in jobs if job.extractor)
     say(f"{what}: {how}; {torch.get_num_threads()} threads, {workers} decode workers")
+    # A GPU computes while the processor reads on. A processor that does both disturbs itself (docs/performance.md): it
+    # reads a chunk with all its threads, then embeds it with all of them.
+    ahead = 1 if torch.cuda.is_available() else 0
     without, with_media = ([job for job in jobs if _reads_media(job) == reads] for reads in (False, True))
     pool = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
@@ -171,7 +174,7 @@ def run_jobs(jobs: Sequence[Job], clips: Sequence[Clip], settings: ExtractSettin
             ):
                 for job in group:
                     bars[job.modality].begin()
-                for chunk in _one_ahead(pool, _chunks(clips, group, first, size), group):
+                for chunk in _prepared(pool, _chunks(clips, group, first, size), group, ahead):
                     for job in group:
                         ready = [(clip, outcome[job.modality]) for clip, outcome in chunk if job.modality in outcome]
                         if ready:
@@ -202,13 +205,13 @@ def _chunks(clips: Sequence[Clip], jobs: Sequence[Job], first: int, size: int) -
 Outcome = dict[str, Prepared | ExtractionError]
 
 
-def _one_ahead(
-    pool: concurrent.futures.Executor, chunks: Sequence[Sequence[Clip]], jobs: Sequence[Job]
+def _prepared(
+    pool: concurrent.futures.Executor, chunks: Sequence[Sequence[Clip]], jobs: Sequence[Job], ahead: int
 ) -> Iterator[list[tuple[Clip, Outcome]]]:
-    """Chunks with every clip prepared; the next chunk is in the threads while the caller encodes this one."""
+    """Chunks with every clip prepared; the `ahead` next ones are in the threads while the caller encodes this one."""
     futures: list[list[concurrent.futures.Future[Outcome]]] = []
     for index in range(len(chunks)):
-        while len(futures) < min(index + 2, len(chunks)):
+        while len(futures) < min(index + 1 + ahead, len(chunks)):
             futures.append([pool.submit(_prepare, clip, jobs) for clip in chunks[len(futures)]])
         yield [(clip, f.result()) for clip, f in zip(chunks[index], futures[index], strict=True)]
         futures[index] = []

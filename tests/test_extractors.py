@@ -18,6 +18,8 @@ from extractors.batching import Encoded, NetworkExtractor, resolve_device
 from extractors.clip import Clip
 from extractors.errors import ExtractionError
 from extractors.media import FrameBatch, Media, MediaNeeds, Waveform
+from pipeline import hardware
+from pipeline.encoders import precision_for
 
 DIMS = {
     "audio/davenet": 1024,
@@ -139,12 +141,26 @@ def test_a_failed_reading_is_passed_on(name):
         extractor(name).prepare(Clip("a", "a.mp4"), broken)
 
 
-@pytest.mark.parametrize("name", ["audio/davenet", "audio/resdavenet", "visual/efficientnet_lite0"])
+@NETWORKS
 def test_bf16_is_close_and_still_float32_outside(name):
     made = registry.create(name, weights="random", seed=3, device="cpu", precision="bf16")
-    [low], full = made.encode(prepared(name)[:1]), together(name)[0]
-    assert low.vector.dtype == np.float32
-    assert np.corrcoef(low.vector, full.vector)[0, 1] > 0.99
+    for low, full in zip(made.encode(prepared(name)), together(name), strict=True):
+        assert low.vector.dtype == np.float32
+        cosine = low.vector @ full.vector / np.linalg.norm(low.vector) / np.linalg.norm(full.vector)
+        assert cosine > (0.9999 if made.half_is_close else 0.99)
+
+
+def test_half_precision_is_the_rule_only_where_it_is_close(monkeypatch):
+    monkeypatch.setattr(hardware, "has_bf16", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    found = {name: precision_for("auto", "auto", name) for name in registry.known()}
+    assert {name for name, precision in found.items() if precision == "fp32"} == {
+        "audio/logmel_stats",
+        "visual/efficientnet_lite0",
+    }
+    assert precision_for("bf16", "auto", "visual/efficientnet_lite0") == "bf16"
+    monkeypatch.setattr(hardware, "has_bf16", lambda: False)
+    assert precision_for("auto", "cpu", "visual/vgg16") == "fp32"
 
 
 @pytest.mark.needs_cuda
@@ -288,6 +304,47 @@ def test_a_batch_too_large_for_the_device_is_halved():
     doubler = Doubler(fits=2, batch_size=6)
     assert [r.vector.tolist() for r in doubler.encode(items(*THREE))] == DOUBLED_MEANS
     assert doubler.batches == [6, 3, 1, 2, 3, 1, 2]
+
+
+def test_after_a_batch_that_did_not_fit_smaller_ones_are_cut():
+    doubler = Doubler(fits=2, batch_size=6)
+    doubler.encode(items(*THREE))
+    doubler.batches.clear()
+    doubler.encode(items(*THREE))
+    assert max(doubler.batches) <= 2
+
+
+def test_the_cpu_running_out_of_memory_is_halved_too():
+    class Full(Doubler):
+        def forward(self, pieces):
+            if len(pieces) > 1:
+                raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+            return super().forward(pieces)
+
+    assert [r.vector.tolist() for r in Full(batch_size=6).encode(items(*THREE))] == DOUBLED_MEANS
+
+
+def test_another_error_of_a_pass_is_not_taken_for_a_lack_of_memory():
+    class Broken(Doubler):
+        def forward(self, pieces):
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        Broken(batch_size=6).encode(items(*THREE))
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+def test_passes_side_by_side_give_the_same_in_order_and_leave_the_threads_as_they_were(n_threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    told = []
+    try:
+        results = Doubler(batch_size=1).encode(items(*THREE * 5), on_clips=told.append)
+        assert torch.get_num_threads() == n_threads
+    finally:
+        torch.set_num_threads(before)
+    assert [r.vector.tolist() for r in results] == DOUBLED_MEANS * 5
+    assert sum(told) == 15
 
 
 def test_a_clip_too_large_for_the_device_fails_alone():

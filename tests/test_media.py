@@ -275,6 +275,10 @@ def test_one_open_serves_both_and_only_kept_frames_are_converted(
     assert len(media.require_frames().frames) == 8
     assert read(clip_mp4, MediaNeeds()) == Media()
     assert len(opened) == 1
+    alone = [read(clip_mp4, needs) for needs in (MediaNeeds(BOTH.frames), MediaNeeds(sample_rate_hz=16000))]
+    assert len(opened) == 3
+    assert np.array_equal(media.require_frames().frames, alone[0].require_frames().frames)
+    assert np.array_equal(media.require_waveform().samples, alone[1].require_waveform().samples)
 
 
 def test_threads_read_the_same(clip_mp4: Path) -> None:
