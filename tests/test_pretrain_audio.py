@@ -21,8 +21,10 @@ from extractors.audio_davenet import load_davenet
 from extractors.visual_efficientnet_lite import PREPROCESSING
 from extractors.visual_frames import FrameExtractor
 from extractors.weights import file_sha256
+from pipeline import hardware
 from pipeline import pretrain_audio as stage
 from pipeline.config import load_settings
+from pipeline.encoders import precision_for
 from pipeline.errors import PipelineError
 from pipeline.manifest import read_labels
 
@@ -325,9 +327,8 @@ def test_the_real_networks_are_trained_and_load_as_any_checkpoint_does(command, 
 
 
 def test_bf16_is_chosen_by_what_the_processor_has(monkeypatch):
-    cpu = torch.device("cpu")
-    monkeypatch.setattr(stage, "read_cpuinfo", lambda: "flags : avx2 avx512_bf16\n")
-    assert stage._precision("auto", cpu) == "bf16"
-    monkeypatch.setattr(stage, "read_cpuinfo", lambda: "flags : avx2\n")
-    assert stage._precision("auto", cpu) == "fp32"
-    assert stage._precision("bf16", cpu) == "bf16"
+    monkeypatch.setattr(hardware, "read_cpuinfo", lambda: "flags : avx2 avx512_bf16\n")
+    assert precision_for("auto", "cpu") == "bf16"
+    monkeypatch.setattr(hardware, "read_cpuinfo", lambda: "flags : avx2\n")
+    assert precision_for("auto", "cpu") == "fp32"
+    assert precision_for("bf16", "cpu") == "bf16"

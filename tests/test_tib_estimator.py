@@ -43,12 +43,13 @@ def counted() -> TIB:
     return TIB(max_clusters=5, **WHOLE | {"restarts": 2}).fit(views)
 
 
-def test_planted_clusters_are_found_and_new_clips_join_them(fitted: TIB) -> None:
-    assert adjusted_rand_score(TRUTH, fitted.labels_) > 0.95
-    assert fitted.agreement_.mean() > 0.95
-    assert fitted.confidence_.mean() > 0.8
+def test_planted_clusters_are_found_and_new_clips_join_them(whole: TIB) -> None:
+    # By the whole method: the published demo's loses one of the three on some processors, from every seed.
+    assert adjusted_rand_score(TRUTH, whole.labels_) > 0.95
+    assert whole.agreement_.mean() > 0.95
+    assert whole.confidence_.mean() > 0.8
     fresh = {name: view + 0.05 for name, view in VIEWS.items()}
-    assert adjusted_rand_score(fitted.labels_, fitted.predict(fresh)) > 0.95
+    assert adjusted_rand_score(whole.labels_, whole.predict(fresh)) > 0.95
 
 
 def test_learned_attributes(fitted: TIB) -> None:
