@@ -147,7 +147,7 @@ def test_bf16_is_close_and_still_float32_outside(name):
     for low, full in zip(made.encode(prepared(name)), together(name), strict=True):
         assert low.vector.dtype == np.float32
         cosine = low.vector @ full.vector / np.linalg.norm(low.vector) / np.linalg.norm(full.vector)
-        assert cosine > (0.9999 if made.half_is_close else 0.99)
+        assert cosine > (0.999 if made.half_is_close else 0.99)  # of noise; of clips .9999, see bench-extract
 
 
 def test_half_precision_is_the_rule_only_where_it_is_close(monkeypatch):
