@@ -214,6 +214,7 @@ def _own_stream() -> torch.cuda.Stream:
     """This thread's queue on the GPU."""
     if not hasattr(_thread, "stream"):
         _thread.stream = torch.cuda.Stream()
+        _thread.stream.wait_stream(torch.cuda.default_stream())  # where the weights were put
     return cast(torch.cuda.Stream, _thread.stream)
 
 

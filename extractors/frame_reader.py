@@ -17,7 +17,7 @@ from extractors.stream_reader import StreamReader
 MAX_FRAME_PIXELS = 64_000_000
 MAX_KEPT_BYTES = 2**31  # RGB frames of one clip
 MAX_VIDEO_S = 24 * 3600.0  # one clip; a header that claims more is not believed
-# Codecs that may pass over a frame that no other refers to, two of three in common H.264, and lose nothing by it.
+# Codecs that may pass over a frame that no other refers to, half of them in common H.264, and lose nothing by it.
 SKIPPING = ("h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4")
 # Packets held back, so that the frame displayed next is known: codecs reorder by 16 frames at most.
 AHEAD = 32

@@ -144,7 +144,7 @@ def _memory(settings: Settings) -> Iterator[Check]:
     cores, memory = hardware.usable_cores(), hardware.memory_gb()
     found = f"{cores:g} cores" + (f", {memory[0]:.1f} GB memory, {memory[1]:.1f} GB of it free" if memory else "")
     if memory and memory[1] < MEMORY_GB:
-        todo = "end other programs, or --set extract.visual.batch_size=8 and extract.decode_workers=1"
+        todo = "end other programs, or --set extract.visual.batch_size=2 and extract.decode_workers=1"
         yield Check("memory", WARNING, f"{found}; {MEMORY_GB:g} GB is what all three encoders want", todo)
     else:
         yield Check("memory", OK, found)

@@ -43,6 +43,7 @@ _OF_ITS_OWN_CLIPS = (
     "extract.keep_sequence=false",
 )
 # Of the record of an encoder's weights what says where they were found; the checksum says which they are.
+_CLOSE = ("fp32", "bf16", "fp16")  # precisions whose vectors are near enough to be of one space
 _WHEREABOUTS = {"source", "name", "file", "licence"}
 
 
@@ -219,10 +220,17 @@ def _check_encoder(settings: Settings, modality: str, of_run: Mapping[str, Any])
         say(
             f"predict: {modality}: the run's embeddings were made with other versions ({told}); expect small deviations"
         )
+    precisions = [one["settings"].get("precision") for one in (of_run, recipe)]
+    if precisions[0] != precisions[1]:
+        say(f"predict: {modality}: the run's embeddings were made in {precisions[0]}, these in {precisions[1]}")
 
 
 def _differences(of_run: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """What tells two encoders apart, in words; where the weights were found and the libraries' versions do not."""
+    """What tells two encoders apart, in words.
+
+    Where the weights were found, the libraries' versions, and fp32 or half precision do not: a run by a processor with
+    bf16 holds on one without.
+    """
     expected, found = _identity(of_run), _identity(here)
     return [
         f"{name} is {found.get(name)!r}, the run's {expected.get(name)!r}"
@@ -233,7 +241,8 @@ def _differences(of_run: Mapping[str, Any], here: Mapping[str, Any]) -> list[str
 
 def _identity(recipe: Mapping[str, Any]) -> dict[str, Any]:
     weights = {f"weights {name}": value for name, value in recipe["weights"].items() if name not in _WHEREABOUTS}
-    return {"extractor": recipe["extractor"], **recipe["settings"], **weights}
+    identity = {"extractor": recipe["extractor"], **recipe["settings"], **weights}
+    return identity | ({"precision": " or ".join(_CLOSE)} if identity.get("precision") in _CLOSE else {})
 
 
 def _embeddings(run: Run, work: Path) -> tuple[list[str], Views]:

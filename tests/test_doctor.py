@@ -98,7 +98,7 @@ def test_memory(monkeypatch, memory, state):
     found = only(look(checks._memory))
     assert found.state == state
     assert found.found.startswith("1.5 cores")
-    assert ("batch_size=8" in found.todo) == (state == WARNING)
+    assert ("batch_size=2" in found.todo) == (state == WARNING)
 
 
 def test_a_gpu_that_is_asked_for_and_not_there(monkeypatch):

@@ -17,6 +17,7 @@ from pipeline.align import Views, read_views
 from pipeline.cli import main
 from pipeline.cluster import train
 from pipeline.config import load_settings
+from pipeline.errors import PipelineError
 from pipeline.extract import extract
 from pipeline.predict import load_run, predict_clips, predict_views
 from pipeline.prepare import manifest_of, prepare
@@ -282,6 +283,19 @@ def test_other_versions_of_the_libraries_are_said(made, tmp_path, capsys):
     assert not capsys.readouterr().out
     module._check_encoder(settings, "audio", run.encoders["audio"] | {"versions": {"torch": "1.0"}})
     assert "audio: the run's embeddings were made with other versions (torch 1.0)" in capsys.readouterr().out
+
+
+def test_a_run_in_half_precision_holds_on_a_processor_without_it(made, capsys):
+    run = load_run(made.runs / "reference")
+    settings = load_settings(None, SMALL_ENCODERS, workdir=made.work)
+    of_run = run.encoders["text"] | {"settings": run.encoders["text"]["settings"] | {"precision": "fp16"}}
+    module._check_encoder(settings, "text", of_run)
+    assert "text: the run's embeddings were made in fp16, these in " in capsys.readouterr().out
+    in_int8 = run.encoders["text"] | {"settings": run.encoders["text"]["settings"] | {"precision": "int8"}}
+    with pytest.raises(
+        PipelineError, match="the text encoder is not the run's.*precision is 'fp32 or bf16 or fp16', the run's 'int8'"
+    ):
+        module._check_encoder(settings, "text", in_int8)
 
 
 # The command line: what cannot run is one line and exit code 2.
