@@ -26,7 +26,7 @@ runpy.run_module("pipeline", run_name="__main__")
 
 
 def memory(work: Path, n_few: int = 64, n_many: int = 2000) -> dict[str, Any]:
-    """Peak resident GB of `extract` with VGG16, BERT and DAVEnet, one frame a clip."""
+    """Peak resident GB of `extract` with VGG16, BERT and DAVEnet, one frame a clip; of the film one every 10 s."""
     many_clips(work / f"few_{n_few}", n_few)
     many_clips(work / f"many_{n_many}", n_many)
     two_hours(work / "two_hours" / "long.mkv")
