@@ -15,7 +15,7 @@ from extractors.base import Prepared
 from extractors.batching import Encoded, NetworkExtractor
 from extractors.clip import Clip
 from extractors.errors import WeightsError
-from extractors.logmel import N_MELS, SAMPLE_RATE_HZ, log_mel
+from extractors.logmel import N_MELS, SAMPLE_RATE_HZ, log_mel, n_frames_of
 from extractors.media import Media, MediaNeeds
 from extractors.weights import PretrainedWeights, load_into, load_state_dict, locate_file, seeded_init
 
@@ -43,10 +43,9 @@ def clip_log_mel(media: Media) -> tuple[NDArray[np.float32], str | None]:
         ExtractionError: why the clip has no audio.
     """
     waveform = media.require_waveform()
-    spectrogram = log_mel(waveform.samples, waveform.sample_rate_hz)
-    n_frames = spectrogram.shape[1]
+    n_frames = n_frames_of(waveform.samples)
     note = f"cut from {n_frames} to {MAX_FRAMES} frames" if n_frames > MAX_FRAMES else None
-    return np.ascontiguousarray(spectrogram[:, :MAX_FRAMES]), note  # the rest of a long clip is let go
+    return log_mel(waveform.samples, waveform.sample_rate_hz, MAX_FRAMES), note
 
 
 def pooled_steps(n_frames: int) -> int:

@@ -21,7 +21,7 @@ DYNAMIC_RANGE_DB = 80.0
 _FRAMES_AT_ONCE = 1024  # bounds the memory of an hour-long clip
 
 
-def log_mel(samples: NDArray[np.float32], sample_rate_hz: int) -> NDArray[np.float32]:
+def log_mel(samples: NDArray[np.float32], sample_rate_hz: int, max_frames: int | None = None) -> NDArray[np.float32]:
     """Log-mel spectrogram relative to the clip's own loudest band.
 
     Mean removed, pre-emphasis 0.97, frames of 400 samples every 160 centred with reflect padding, Hamming window,
@@ -31,8 +31,9 @@ def log_mel(samples: NDArray[np.float32], sample_rate_hz: int) -> NDArray[np.flo
     Args:
         samples: (L,) mono, L >= 1. A clip shorter than half a window is reflected as often as it takes.
         sample_rate_hz: 16000.
+        max_frames: of the first frames how many to return, their levels still relative to the whole clip's maximum.
     Returns:
-        (40, 1 + L // 160) float32, dB, within -80..0.
+        (40, min(1 + L // 160, max_frames)) float32, dB, within -80..0.
     Raises:
         ValueError: another sample rate, or no samples.
     Source: DAVEnet (Harwath et al. 2018), sec. 3; librosa's feature.melspectrogram and power_to_db.
@@ -42,12 +43,21 @@ def log_mel(samples: NDArray[np.float32], sample_rate_hz: int) -> NDArray[np.flo
     if samples.ndim != 1 or len(samples) == 0:
         raise ValueError(f"expected a mono waveform of at least one sample, got shape {samples.shape}")
     blocks = frame_blocks(samples, WINDOW_SAMPLES, pre_emphasis=PRE_EMPHASIS)
-    # Logarithms block by block, kept in float32: an hour's log-mel is in memory once, and right to 1e-5 dB.
-    levels = np.concatenate(
-        [(10.0 * np.log10(np.maximum(_mel_power(frames), POWER_FLOOR))).astype(np.float32) for frames in blocks]
-    )  # (T, 40) dB
-    levels -= levels.max()
-    return np.maximum(levels.T, -DYNAMIC_RANGE_DB)
+    # Logarithms block by block, kept in float32 and right to 1e-5 dB; what is not asked for is let go at once.
+    kept: list[NDArray[np.float32]] = []
+    loudest, n_left = -np.inf, n_frames_of(samples) if max_frames is None else max_frames
+    for frames in blocks:
+        levels = (10.0 * np.log10(np.maximum(_mel_power(frames), POWER_FLOOR))).astype(np.float32)  # (T, 40) dB
+        loudest = max(loudest, levels.max())
+        if n_left > 0:
+            kept.append(levels[:n_left])
+            n_left -= len(levels)
+    return np.maximum(np.concatenate(kept).T - loudest, -DYNAMIC_RANGE_DB)
+
+
+def n_frames_of(samples: NDArray[np.float32]) -> int:
+    """How many frames a waveform of (L,) samples has."""
+    return 1 + len(samples) // HOP_SAMPLES
 
 
 def frame_blocks(
@@ -63,7 +73,7 @@ def frame_blocks(
         Blocks of (<= 1024, window_samples) read-only frames, 1 + L // 160 frames in all.
     """
     mean = samples.mean(dtype=np.float64)
-    n_frames = 1 + len(samples) // HOP_SAMPLES
+    n_frames = n_frames_of(samples)
     for start in range(0, n_frames, _FRAMES_AT_ONCE):
         last = min(start + _FRAMES_AT_ONCE, n_frames) - 1
         first_sample = start * HOP_SAMPLES - window_samples // 2

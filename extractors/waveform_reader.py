@@ -1,6 +1,5 @@
 """Sound of a clip: one mono waveform at the rate asked for, cut to the clip by the sample. PyAV and NumPy."""
 
-from collections import deque
 from typing import Any
 
 import av
@@ -19,6 +18,7 @@ HOLE_S = (0.1, 10.0)
 MARGIN_S = 0.05
 SETTLING_FRAMES = 3  # dropped after a seek
 BLOCK_S = 1.0  # resampled at once: codec frames are 20 ms, and each call costs as much as a block
+GROWTH_S = 60.0  # the array grows by this much in place: an hour's samples are in memory once, not twice
 
 
 class WaveformReader(StreamReader):
@@ -42,7 +42,7 @@ class WaveformReader(StreamReader):
         self._n_wanted: int | None = None
         if clip.end_s is not None:
             self._n_wanted = max(1, round((clip.end_s - clip.start_s) * sample_rate_hz))
-        self._chunks: deque[tuple[int, NDArray[np.float32]]] = deque()  # (index of its first sample, samples)
+        self._n_samples = 0  # of `samples`, so far
         self._position = 0  # index of the next sample to come; 0 is start_s
         self._resampler: av.AudioResampler | None = None
         self._block: list[NDArray[np.float32]] = []  # mono, decoded but not yet resampled
@@ -107,22 +107,26 @@ class WaveformReader(StreamReader):
             if self._n_wanted is not None:
                 samples = samples[: max(0, self._n_wanted - first)]
             if len(samples):
-                self._chunks.append((first, samples))
+                self._write(first, samples)
         if self._position > MAX_AUDIO_S * self.sample_rate_hz:
             raise self._error(
                 "out_of_memory", f"more than {MAX_AUDIO_S / 3600:g} h of audio; cut the clip with start_s and end_s"
             )
 
+    def _write(self, first: int, samples: NDArray[np.float32]) -> None:
+        """Puts samples where they belong; what was left out before them is silent."""
+        if not np.isfinite(samples).all():
+            raise self._error("not_finite", "its audio holds NaN or infinite samples; re-encode it")
+        self._n_samples = first + len(samples)
+        if self._n_samples > len(self.samples):
+            self.samples.resize(self._n_samples + round(GROWTH_S * self.sample_rate_hz), refcheck=False)
+        self.samples[first : self._n_samples] = samples
+
     def _finish(self) -> None:
         self._resample_rest()
-        if not self._chunks:
+        if not self._n_samples:
             raise self._nothing_kept()
-        if not all(np.isfinite(chunk).all() for _, chunk in self._chunks):
-            raise self._error("not_finite", "its audio holds NaN or infinite samples; re-encode it")
-        self.samples = np.zeros(max(first + len(chunk) for first, chunk in self._chunks), dtype=np.float32)
-        while self._chunks:  # let go one by one: memory holds an hour's samples once, not twice
-            first, chunk = self._chunks.popleft()
-            self.samples[first : first + len(chunk)] = chunk
+        self.samples.resize(self._n_samples, refcheck=False)
 
 
 def _mono(frame: Any) -> NDArray[np.float32]:
