@@ -23,7 +23,7 @@ from pipeline.corpora.base import CorpusClip
 from pipeline.encoders import build, recipe_of, request_of
 from pipeline.errors import PipelineError
 from pipeline.features import exact_store
-from pipeline.hardware import threads_of
+from pipeline.hardware import return_freed_memory, threads_of
 from pipeline.manifest import to_clip
 from pipeline.meters import Meter, meters
 from pipeline.sources import sources_of
@@ -150,13 +150,15 @@ def _job(modality: str, store: EmbeddingStore, clips: Sequence[Clip], retry_fail
 def run_jobs(jobs: Sequence[Job], clips: Sequence[Clip], settings: ExtractSettings, *, what: str = "extract") -> None:
     """Prepares each chunk in threads, encodes it, and writes it as it is done.
 
-    Modalities without media go first: they are quick, and sort by length over many clips at once.
+    Modalities without media go first: they are quick, and sort by length over many clips at once. A job's encoder is
+    let go when its clips are done.
 
     Args:
         what: stands before the bars.
     """
     import torch  # not before something is pending
 
+    return_freed_memory()  # of loading
     torch.set_num_threads(threads_of(settings.threads))
     workers = threads_of(settings.decode_workers, MAX_DECODE_WORKERS)
     how = "; ".join(f"{job.modality} {job.extractor.plan()}" for job in jobs if job.extractor)
@@ -179,6 +181,9 @@ def run_jobs(jobs: Sequence[Job], clips: Sequence[Clip], settings: ExtractSettin
                         ready = [(clip, outcome[job.modality]) for clip, outcome in chunk if job.modality in outcome]
                         if ready:
                             _finish(job, ready, bars[job.modality])
+                for job in group:
+                    job.extractor = None
+                return_freed_memory()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
