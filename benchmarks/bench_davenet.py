@@ -5,7 +5,8 @@ beside chance; seconds an epoch; peak memory; and the NMI of k-means on the soun
 statistics of the log-mel and for the trained network, each as the pipeline reduces it. Labels are read for these scores
 alone. Then the matchmaps of one batch against the double loop, and a training step in fp32 and bf16, alternating.
 
-make bench-davenet                    3 seeds, about 20 minutes on two cores
+make bench-davenet                    3 seeds, 6 to 20 minutes on two cores
+make bench-davenet ARGS="--seeds 8"   what docs/results.md quotes
 make bench-davenet ARGS=--quick       1 seed, 3 epochs, the demo alone: minutes
 """
 
