@@ -5,6 +5,7 @@ from typing import cast
 from torch import nn
 from torchvision.models import vgg16
 
+from extractors.fused_convolutions import ConvolutionsImageByImage
 from extractors.visual_frames import FramePreprocessing, MappedFrameExtractor
 from extractors.weights import PretrainedWeights, load_network
 
@@ -25,18 +26,8 @@ def penultimate_vgg16() -> nn.Module:
     """torchvision's VGG16 without what follows the second 4096-unit layer's ReLU: (B, 3, 224, 224) -> (B, 4096)."""
     network = vgg16(weights=None)
     network.classifier = network.classifier[:5]  # linear, ReLU, dropout (idle in eval mode), linear, ReLU
-    _pool_before_relu(network.features)
+    network.features = ConvolutionsImageByImage(*network.features)
     return network
-
-
-def _pool_before_relu(features: nn.Sequential) -> None:
-    """Exchanges each pool and the ReLU before it: the same numbers, and a quarter of them to cut at 0.
-
-    Neither has parameters, so the names in a state dict stay as they are.
-    """
-    for index in range(1, len(features)):
-        if isinstance(features[index], nn.MaxPool2d):
-            features[index - 1], features[index] = features[index], features[index - 1]
 
 
 class VGG16(MappedFrameExtractor):
@@ -83,5 +74,4 @@ class VGG16(MappedFrameExtractor):
 
     def map_network(self) -> nn.Module:
         """Up to the last convolution's ReLU, without the pool after it, as DAVEnet uses it: (B, 512, 14, 14)."""
-        features = cast(nn.Sequential, self.network.features)
-        return nn.Sequential(features[:-2], features[-1])
+        return cast(nn.Sequential, self.network.features)[:-1]
