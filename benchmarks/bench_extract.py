@@ -48,6 +48,7 @@ from pipeline.console import Output, output
 from pipeline.encoders import precision_for
 from pipeline.extract import open_job, run_jobs
 from pipeline.meters import Meter
+from pipeline.readers import Readers
 
 WORK = ROOT / "work" / "bench" / "extract"
 PARTS = ("visual", "text", "audio", "together", "openvino", "memory", "again", "grid")
@@ -165,7 +166,9 @@ def _plain_networks(networks: Mapping[str, Any]) -> dict[str, nn.Module]:
 
 def compare(case: Case, rounds: int) -> dict[str, Any]:
     """The plain loop, the stage and the bare encoder by turns."""
-    case.prepared = [case.extractor.prepare(clip, read_media(clip, case.extractor.needs)) for clip in case.clips]
+    case.prepared = [
+        case.extractor.preparer.prepare(clip, read_media(clip, case.extractor.preparer.needs)) for clip in case.clips
+    ]
     exact: dict[str, NDArray[np.float32]] = {}
     rates: dict[str, list[float]] = {"plain": [], "extract": [], "bare": [], "from_memory": []}
     gemm: list[float] = []
@@ -206,7 +209,7 @@ def compare(case: Case, rounds: int) -> dict[str, Any]:
 def together(extractors: Mapping[str, Any], clips: Sequence[Clip], rounds: int) -> dict[str, Any]:
     """All three modalities of the same clips, by the stage, against the sum of the three bare encoders."""
     prepared = {
-        m: [extractor.prepare(clip, read_media(clip, extractor.needs)) for clip in clips]
+        m: [extractor.preparer.prepare(clip, read_media(clip, extractor.preparer.needs)) for clip in clips]
         for m, extractor in extractors.items()
     }
     wall: list[float] = []
@@ -246,9 +249,10 @@ def _stage(
             m: {"dim": extractor.dim, "weights": extractor.weights_record} for m, extractor in extractors.items()
         }
         jobs = [open_job(Path(folder), m, e, recipes[m], "bench", clips) for m, e in extractors.items()]
-        with patch.object(Meter, "advance", noticed):
+        with patch.object(Meter, "advance", noticed), Readers(ExtractSettings()) as readers:
+            readers.wait_until_ready()  # `extract` starts them before it loads the encoders
             started = time.perf_counter()
-            run_jobs(jobs, clips, ExtractSettings())
+            run_jobs(jobs, clips, ExtractSettings(), readers)
             seconds = time.perf_counter() - started
         failed = [failure for job in jobs for failure in job.failures.values()]
         if failed:
@@ -279,7 +283,7 @@ def flops(network: nn.Module, shape: tuple[int, ...]) -> int:
         counted.append(2 * weight[0].numel() * out.numel())
 
     hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):  # not inference mode, where layers are fused
         network(torch.zeros(shape))
     for hook in hooks:
         hook.remove()

@@ -41,15 +41,18 @@ def openvino(clips: Sequence[Clip], rounds: int) -> dict[str, Any]:
 
 
 def _compare(extractor: FrameExtractor, clips: Sequence[Clip], rounds: int) -> dict[str, Any]:
-    crops = [extractor.prepare(clip, read_media(clip, extractor.needs)).inputs for clip in clips]
+    crops = [extractor.preparer.prepare(clip, read_media(clip, extractor.preparer.needs)).inputs for clip in clips]
     pieces = [piece for clip in crops[:-HELD_OUT_CLIPS] for piece in clip][:CALIBRATED_ON]
     with torch.inference_mode():
         held_out = [extractor.images(*extractor.collate(clip)).contiguous() for clip in crops[-HELD_OUT_CLIPS:]]
     is_vgg = isinstance(extractor, VGG16)
     plain = plain_vgg16(extractor.network.state_dict()) if is_vgg else extractor.network
-    exact = openvino_network.convert(plain, extractor.preprocessing.crop)
+    exact = openvino_network.convert(plain, extractor.preparer.preprocessing.crop)
     int8 = openvino_network.quantise(
-        plain, extractor.preprocessing.crop, pieces, lambda piece: extractor.images(*extractor.collate([piece]))
+        plain,
+        extractor.preparer.preprocessing.crop,
+        pieces,
+        lambda piece: extractor.images(*extractor.collate([piece])),
     )
     networks = {
         "plain": plain,

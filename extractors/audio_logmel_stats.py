@@ -27,6 +27,24 @@ N_TRACKS = N_MELS + 2
 _PITCH = N_MELS  # its column
 
 
+class TracksPreparer:
+    """A clip -> (T, 42): its 40 log-mel bands, pitch and loudness every 10 ms."""
+
+    needs = MediaNeeds(sample_rate_hz=SAMPLE_RATE_HZ)
+
+    def prepare(self, clip: Clip, media: Media) -> Prepared:
+        """The clip's (T, 42) tracks; the pitch of an unvoiced frame is NaN.
+
+        Raises:
+            ExtractionError: why the clip has no audio.
+        """
+        waveform = media.require_waveform()
+        bands = log_mel(waveform.samples, waveform.sample_rate_hz).T  # (T, 40)
+        loudness_db = loudness(waveform.samples)
+        tracks = np.column_stack([bands, pitch(waveform.samples, loudness_db), loudness_db])
+        return Prepared(clip.clip_id, tracks.astype(np.float32), n_units=len(tracks))
+
+
 class LogMelStats(PlainExtractor):
     """A clip's vector is 42 means over time, then 42 standard deviations: 40 log-mel bands, pitch, loudness.
 
@@ -45,7 +63,7 @@ class LogMelStats(PlainExtractor):
 
     name = "audio/logmel_stats"
     dim = 2 * N_TRACKS
-    needs = MediaNeeds(frames=None, sample_rate_hz=SAMPLE_RATE_HZ)
+    preparer = TracksPreparer()
 
     def __init__(
         self,
@@ -62,18 +80,6 @@ class LogMelStats(PlainExtractor):
                 "choose another backbone"
             )
         self.weights_record: dict[str, Any] = {"source": "none", "preprocessing": "16 kHz mono, 40 log-mel bands"}
-
-    def prepare(self, clip: Clip, media: Media) -> Prepared:
-        """The clip's (T, 42) tracks; the pitch of an unvoiced frame is NaN.
-
-        Raises:
-            ExtractionError: why the clip has no audio.
-        """
-        waveform = media.require_waveform()
-        bands = log_mel(waveform.samples, waveform.sample_rate_hz).T  # (T, 40)
-        loudness_db = loudness(waveform.samples)
-        tracks = np.column_stack([bands, pitch(waveform.samples, loudness_db), loudness_db])
-        return Prepared(clip.clip_id, tracks.astype(np.float32), n_units=len(tracks))
 
     def embed(self, item: Prepared, *, keep_sequence: bool) -> Embedding:
         """From the tracks that prepare() made."""

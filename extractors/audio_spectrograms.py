@@ -81,6 +81,21 @@ def pad(log_mels: Sequence[NDArray[np.float32]], right_context: int = 0) -> Tens
     return padded
 
 
+class LogMelPreparer:
+    """A clip -> its log-mel, (40, T) dB with T <= 2048."""
+
+    needs = MediaNeeds(sample_rate_hz=SAMPLE_RATE_HZ)
+
+    def prepare(self, clip: Clip, media: Media) -> Prepared:
+        """The clip's log-mel.
+
+        Raises:
+            ExtractionError: why the clip has no audio.
+        """
+        spectrogram, note = clip_log_mel(media)
+        return Prepared(clip.clip_id, [spectrogram], n_units=spectrogram.shape[1], note=note)
+
+
 class SpectrogramExtractor(NetworkExtractor):
     """A clip's vector is the mean over the output steps that its sound covers.
 
@@ -102,7 +117,7 @@ class SpectrogramExtractor(NetworkExtractor):
 
     name: str
     dim = 1024
-    needs = MediaNeeds(frames=None, sample_rate_hz=SAMPLE_RATE_HZ)
+    preparer = LogMelPreparer()
     published: PretrainedWeights
     right_context: int
     unit = "log-mel frames"
@@ -154,15 +169,6 @@ class SpectrogramExtractor(NetworkExtractor):
             network = cls.build(state)
         load_into(network, state, path, ignore=cls.left_out)
         return network.eval()
-
-    def prepare(self, clip: Clip, media: Media) -> Prepared:
-        """The clip's log-mel.
-
-        Raises:
-            ExtractionError: why the clip has no audio.
-        """
-        spectrogram, note = clip_log_mel(media)
-        return Prepared(clip.clip_id, [spectrogram], n_units=spectrogram.shape[1], note=note)
 
     def length(self, piece: NDArray[Any]) -> int:
         return padded_frames(piece.shape[1], self.right_context)

@@ -1,10 +1,10 @@
 """The contract of an extractor: a clip goes in, one embedding or one ExtractionError comes out.
 
-An extractor works in two steps so that one place (pipeline/extract.py) can read each file once, prepare clips in
-threads and encode them in batches:
+An extractor works in two steps so that one place (pipeline/extract.py) can read each file once, in a process of its
+own, and encode many clips in one batch:
 
-    prepare(clip, media)  one clip, CPU: sampled frames, tokens or log-mel, ready for the network
-    encode(prepared)      many clips, the network: one Embedding or ExtractionError each, in the order given
+    preparer.prepare(clip, media)  one clip, CPU: sampled frames, tokens or log-mel, ready for the network
+    encode(prepared)               many clips, the network: one Embedding or ExtractionError each, in the order given
 """
 
 from abc import ABC, abstractmethod
@@ -85,17 +85,28 @@ class Embedding:
             raise ValueError(f"clip {self.clip_id!r}: the sequence holds NaN or Inf")
 
 
+class Preparer(Protocol):
+    """An extractor's first step, without its network: small, so that it can be sent to the process that reads."""
+
+    @property
+    def needs(self) -> MediaNeeds:
+        """What to read from the clip's file."""
+
+    def prepare(self, clip: Clip, media: Media) -> Prepared:
+        """One clip to network input; thread-safe. Raises ExtractionError with the cause."""
+
+
 class Extractor(Protocol):
     """One backbone. Attributes are fixed at construction; nothing is read from the environment."""
 
     name: str  # "visual/vgg16"
     dim: int  # D
-    needs: MediaNeeds  # what to read from the clip's file
     weights_record: dict[str, Any]  # source, sha256, licence; goes into the recipe
     precision: str  # of its arithmetic: "fp32", "bf16"
 
-    def prepare(self, clip: Clip, media: Media) -> Prepared:
-        """One clip to network input; thread-safe. Raises ExtractionError with the cause."""
+    @property
+    def preparer(self) -> Preparer:
+        """Its first step."""
 
     def plan(self) -> str:
         """How it works here, in a few words: "bf16 on cpu, 16 frames a pass"."""

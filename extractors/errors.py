@@ -12,6 +12,8 @@ CAUSES = (
     "empty_transcript",
     "not_finite",
     "out_of_memory",
+    "timeout",
+    "crashed",
     "unexpected",
 )
 
@@ -45,6 +47,14 @@ def is_out_of_memory(error: Exception) -> bool:
     """Whether memory ran out. PyTorch's errors on the CPU, and some of CUDA's, are told apart by their words alone."""
     told = str(error).lower()
     return isinstance(error, MemoryError) or any(words in told for words in ("out of memory", "can't allocate memory"))
+
+
+def as_extraction_error(stage: str, error: Exception) -> ExtractionError:
+    """Any exception as a clip's failure in this stage; one that is a clip's failure already, as it is."""
+    if isinstance(error, ExtractionError):
+        return error
+    cause = "out_of_memory" if is_out_of_memory(error) else "unexpected"
+    return ExtractionError(stage, cause, f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
 class WeightsError(Exception):

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -210,6 +211,37 @@ def _stated_licence(folder: Path) -> str:
     return f"{stated[1]} (its model card)" if stated else "unknown"
 
 
+@dataclass(frozen=True, slots=True)
+class TokenPreparer:
+    """A transcript -> its token ids.
+
+    Attributes:
+        tokenizer: as load_tokenizer gives it.
+        max_tokens: a longer transcript is cut, [CLS] and [SEP] counted.
+    """
+
+    tokenizer: Any
+    max_tokens: int
+
+    @property
+    def needs(self) -> MediaNeeds:
+        return MediaNeeds()
+
+    def prepare(self, clip: Clip, media: Media) -> Prepared:
+        """The transcript as token ids, (1, L) int64 with L <= max_tokens; a longer one keeps its beginning.
+
+        Raises:
+            ExtractionError: no transcript, or nothing in it that makes a token.
+        """
+        if clip.transcript is None:
+            raise ExtractionError("prepare", "missing_transcript", "the corpus gives no transcript for this clip")
+        ids, n_uncut = token_ids(self.tokenizer, clip.transcript, self.max_tokens)
+        if n_uncut <= 2:
+            raise ExtractionError("prepare", "empty_transcript", "the transcript has no words; mend or remove the clip")
+        note = f"cut from {n_uncut} to {self.max_tokens} tokens" if n_uncut > self.max_tokens else None
+        return Prepared(clip.clip_id, np.array([ids]), n_units=len(ids), note=note)
+
+
 class BERT(NetworkExtractor):
     """BERT, 768-d for bert-base; 384-d for MiniLM, which is a small BERT.
 
@@ -228,7 +260,6 @@ class BERT(NetworkExtractor):
     """
 
     name = "text/bert"
-    needs = MediaNeeds(frames=None, sample_rate_hz=None)
     unit = "tokens"
     default_batch: ClassVar = {"cpu": 512, "cuda": 32768}
 
@@ -248,33 +279,20 @@ class BERT(NetworkExtractor):
         if pooling not in POOLINGS:
             raise ValueError(f"unknown pooling {pooling!r}; known: {', '.join(POOLINGS)}")
         network, folder, self.weights_record = _network(weights, model_id, seed)
-        self._tokenizer, tokenizer_file = load_tokenizer(_tokenizer_folder(tokenizer, folder, model_id))
+        tokenizer, tokenizer_file = load_tokenizer(_tokenizer_folder(tokenizer, folder, model_id))
         self.weights_record["tokenizer_sha256"] = file_sha256(tokenizer_file)
         config = network.config
-        if len(self._tokenizer) > config.vocab_size:
+        if len(tokenizer) > config.vocab_size:
             raise WeightsError(
-                f"{tokenizer_file}: {len(self._tokenizer)} tokens do not fit a model of {config.vocab_size}; "
+                f"{tokenizer_file}: {len(tokenizer)} tokens do not fit a model of {config.vocab_size}; "
                 "use the model's own tokenizer"
             )
         if not 3 <= max_tokens <= config.max_position_embeddings:
             raise ValueError(f"max_tokens must be 3 to {config.max_position_embeddings}, got {max_tokens}")
         self.dim: int = config.hidden_size
-        self._pooling, self._max_tokens = pooling, max_tokens
+        self._pooling = pooling
+        self.preparer = TokenPreparer(tokenizer, max_tokens)
         super().__init__(network, batch_size=batch_size, device=device, precision=precision)
-
-    def prepare(self, clip: Clip, media: Media) -> Prepared:
-        """The transcript as token ids, (1, L) int64 with L <= max_tokens; a longer one keeps its beginning.
-
-        Raises:
-            ExtractionError: no transcript, or nothing in it that makes a token.
-        """
-        if clip.transcript is None:
-            raise ExtractionError("prepare", "missing_transcript", "the corpus gives no transcript for this clip")
-        ids, n_uncut = token_ids(self._tokenizer, clip.transcript, self._max_tokens)
-        if n_uncut <= 2:
-            raise ExtractionError("prepare", "empty_transcript", "the transcript has no words; mend or remove the clip")
-        note = f"cut from {n_uncut} to {self._max_tokens} tokens" if n_uncut > self._max_tokens else None
-        return Prepared(clip.clip_id, np.array([ids]), n_units=len(ids), note=note)
 
     def length(self, piece: NDArray[Any]) -> int:
         return len(piece)
@@ -282,7 +300,7 @@ class BERT(NetworkExtractor):
     def collate(self, pieces: Sequence[NDArray[Any]]) -> tuple[Tensor, ...]:
         """B token sequences -> (B, L) ids and (B, L) mask, 1 where a token is."""
         shape = (len(pieces), max(len(ids) for ids in pieces))
-        input_ids = torch.full(shape, self._tokenizer.pad_token_id)
+        input_ids = torch.full(shape, self.preparer.tokenizer.pad_token_id)
         mask = torch.zeros(shape, dtype=torch.int64)
         for row, ids in enumerate(pieces):
             input_ids[row, : len(ids)] = torch.from_numpy(ids)

@@ -6,6 +6,7 @@ A backbone that can also tell what is where, by its last feature map, is a Mappe
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -69,6 +70,52 @@ class FramePreprocessing:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class FramePreparer:
+    """A clip's sampled frames, each cropped as soon as it is decoded.
+
+    Attributes:
+        preprocessing: what the network's weights were trained with.
+        sampling: which frames.
+        crop: one of CROPS, see FrameExtractor.
+    """
+
+    preprocessing: FramePreprocessing
+    sampling: FrameSampling
+    crop: str
+
+    @property
+    def needs(self) -> MediaNeeds:
+        return MediaNeeds(frames=self.sampling, crop=self.cropped)
+
+    def prepare(self, clip: Clip, media: Media) -> Prepared:
+        """The clip's sampled frames, cropped, still uint8: a quarter of the memory of float32 while they wait."""
+        batch = media.require_frames()
+        crops, n_whole = batch.frames, batch.n_whole
+        if n_whole is None:  # read otherwise than by self.needs
+            each = [self.cropped(frame) for frame in batch.frames]
+            crops, n_whole = np.stack([crop for crop, _ in each]), sum(not found for _, found in each)
+        counts = {WITHOUT_FACE: n_whole} if self.crop == "face" else {}
+        return Prepared(clip.clip_id, crops, n_units=len(crops), counts=counts)
+
+    def cropped(self, frame: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
+        """A frame as the network takes it, and whether it has the face that was asked for.
+
+        Args:
+            frame: (3, H, W) uint8 RGB.
+        Returns:
+            (3, crop, crop) uint8, about the whole frame's centre where there is no face.
+        """
+        face = face_cutter().cut(frame) if self.crop == "face" else frame
+        return self.preprocessing.cropped(frame if face is None else face), face is not None
+
+
+@cache
+def face_cutter() -> FaceCutter:
+    """This process' own."""
+    return FaceCutter()
+
+
 class FrameExtractor(NetworkExtractor):
     """A clip's vector is the mean over its sampled frames of the network's output.
 
@@ -105,10 +152,7 @@ class FrameExtractor(NetworkExtractor):
         super().__init__(network, batch_size=batch_size, device=device, precision=precision)
         if fps is None and count is None:
             count = DEFAULT_FRAME_COUNT
-        self.needs = MediaNeeds(frames=FrameSampling(fps=fps, count=count), crop=self.cropped)
-        self.preprocessing = preprocessing
-        self.crop = crop
-        self._faces = FaceCutter() if crop == "face" else None
+        self.preparer = FramePreparer(preprocessing, FrameSampling(fps=fps, count=count), crop)
 
     def compile_with_openvino(self, precision: str, quantised: Path | None = None) -> None:
         """Puts OpenVINO in PyTorch's place, on the CPU; the weights must be in float32 till then.
@@ -126,7 +170,7 @@ class FrameExtractor(NetworkExtractor):
             model, record = openvino_network.load_quantised(quantised, self.weights_record)
             self.weights_record = {**self.weights_record, "quantised": record}
         else:
-            model = openvino_network.convert(self.network, self.preprocessing.crop)
+            model = openvino_network.convert(self.network, self.preparer.preprocessing.crop)
         self.network = openvino_network.OpenVINONetwork(model, precision)
         self.precision = precision
         self.max_streams = 1  # its own threads share a pass
@@ -135,34 +179,13 @@ class FrameExtractor(NetworkExtractor):
         by = ", by OpenVINO" if isinstance(self.network, openvino_network.OpenVINONetwork) else ""
         return super().plan() + by
 
-    def prepare(self, clip: Clip, media: Media) -> Prepared:
-        """The clip's sampled frames, cropped, still uint8: a quarter of the memory of float32 while they wait."""
-        batch = media.require_frames()
-        crops, n_whole = batch.frames, batch.n_whole
-        if n_whole is None:  # read otherwise than by self.needs
-            each = [self.cropped(frame) for frame in batch.frames]
-            crops, n_whole = np.stack([crop for crop, _ in each]), sum(not found for _, found in each)
-        counts = {WITHOUT_FACE: n_whole} if self._faces else {}
-        return Prepared(clip.clip_id, crops, n_units=len(crops), counts=counts)
-
-    def cropped(self, frame: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
-        """A frame as the network takes it, and whether it has the face that was asked for.
-
-        Args:
-            frame: (3, H, W) uint8 RGB.
-        Returns:
-            (3, crop, crop) uint8, about the whole frame's centre where there is no face.
-        """
-        face = self._faces.cut(frame) if self._faces else frame
-        return self.preprocessing.cropped(frame if face is None else face), face is not None
-
     def collate(self, pieces: Sequence[NDArray[Any]]) -> tuple[Tensor, ...]:
         """B crops -> (B, 3, crop, crop) uint8."""
         return (torch.from_numpy(np.stack(pieces)),)
 
     def images(self, crops: Tensor) -> Tensor:
         """(B, 3, crop, crop) uint8 -> float32, as the network wants them."""
-        return self.preprocessing.normalise(crops.contiguous(memory_format=torch.channels_last))
+        return self.preparer.preprocessing.normalise(crops.contiguous(memory_format=torch.channels_last))
 
     def forward(self, *inputs: Tensor) -> Encoded:
         (crops,) = inputs
@@ -195,16 +218,16 @@ class FrameMaps(FrameExtractor):
     """
 
     def __init__(self, backbone: MappedFrameExtractor) -> None:
-        sampling = backbone.needs.frames
+        preparer = backbone.preparer
         super().__init__(
             backbone.map_network(),
-            backbone.preprocessing,
-            fps=sampling.fps if sampling else None,
-            count=sampling.count if sampling else None,
+            preparer.preprocessing,
+            fps=preparer.sampling.fps,
+            count=preparer.sampling.count,
             batch_size=backbone.batch_size,
             device=backbone.device.type,
             precision=backbone.precision,
-            crop=backbone.crop,
+            crop=preparer.crop,
         )
         self.name = f"{backbone.name}/map"
         self.dim = backbone.map_shape[0]

@@ -11,13 +11,14 @@ import math
 import shutil
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from extractors.base import Prepared
 from extractors.clip import Clip
-from extractors.media import read_media
+from extractors.errors import ExtractionError
+from extractors.preparing import prepare_clip
 from pipeline.config import Settings, VisualSettings
 from pipeline.console import say
 from pipeline.encoders import build
@@ -25,6 +26,7 @@ from pipeline.errors import PipelineError
 from pipeline.files import check_writable
 from pipeline.hardware import threads_of
 from pipeline.provenance import stable_hash, versions
+from pipeline.readers import Readers
 
 if TYPE_CHECKING:
     from extractors.visual_frames import FrameExtractor
@@ -36,7 +38,7 @@ MIN_CLIPS = 2
 LOW_COSINE = 0.99
 
 
-def calibrate_if_wanted(settings: Settings, clips: Sequence[Clip]) -> None:
+def calibrate_if_wanted(settings: Settings, clips: Sequence[Clip], readers: Readers) -> None:
     """Makes the int8 network where the settings ask for one of this corpus' own and there is none yet.
 
     Args:
@@ -53,7 +55,7 @@ def calibrate_if_wanted(settings: Settings, clips: Sequence[Clip]) -> None:
     torch.set_num_threads(threads_of(settings.extract.threads))
     plain = visual.in_torch().model_copy(update={"device": "cpu", "precision": "fp32"})
     extractor = cast("FrameExtractor", build("visual", plain))
-    prepared = _prepared(extractor, _spread(clips, plain), settings)
+    prepared = _prepared(extractor, _spread(clips, plain), readers)
     calibrated_on = [item for index, item in enumerate(prepared) if index % HELD_OUT_EVERY]
     _make(settings.own_int8.parent, extractor, calibrated_on, held_out=prepared[::HELD_OUT_EVERY])
 
@@ -65,17 +67,11 @@ def _spread(clips: Sequence[Clip], visual: VisualSettings) -> list[Clip]:
     return [clips[i * len(clips) // n] for i in range(n)]
 
 
-def _prepared(extractor: "FrameExtractor", clips: Sequence[Clip], settings: Settings) -> list[Prepared]:
+def _prepared(extractor: "FrameExtractor", clips: Sequence[Clip], readers: Readers) -> list[Prepared]:
     """Their frames, as the network gets them; clips without are left out: `extract`, which follows, tells why."""
-
-    def prepare(clip: Clip) -> Prepared | None:
-        try:
-            return extractor.prepare(clip, read_media(clip, extractor.needs))
-        except Exception:  # a decoder's surprise belongs to the clip
-            return None
-
-    with ThreadPoolExecutor(threads_of(settings.extract.decode_workers), thread_name_prefix="decode") as pool:
-        found = [item for item in pool.map(prepare, clips) if item is not None]
+    outcomes = readers.map(prepare_clip, clips, repeat({"visual": extractor.preparer}, len(clips)))
+    items = [outcome["visual"] for outcome in outcomes if not isinstance(outcome, ExtractionError)]
+    found = [item for item in items if isinstance(item, Prepared)]
     if len(found) < MIN_CLIPS:
         raise PipelineError(
             "extract.visual.precision=int8 is calibrated on frames of some clips and checked on those of others: it "
@@ -106,7 +102,7 @@ def _make(
     try:
         model = openvino_network.quantise(
             extractor.network,
-            extractor.preprocessing.crop,
+            extractor.preparer.preprocessing.crop,
             pieces,
             lambda piece: extractor.images(*extractor.collate([piece])),
         )

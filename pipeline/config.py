@@ -182,7 +182,11 @@ class ExtractSettings(Section):
     keep_sequence: bool = Field(False, description="also keep the frames', tokens' and steps' vectors, for export")
     threads: Count = Field(AUTO, description="of the networks' arithmetic; auto is the cores of this process")
     decode_workers: Count = Field(
-        AUTO, description="threads that read and decode media; auto is one a core, 16 at most"
+        AUTO, description="processes that read and decode media; auto is one a core, 16 at most"
+    )
+    clip_time_limit_s: float = Field(600.0, gt=0, description="to read one clip; one that takes longer has failed")
+    clip_memory_gb: float = Field(
+        4.0, ge=1, description="to read one clip, each process; one that needs more has failed"
     )
 
     def modalities(self) -> tuple[str, ...]:

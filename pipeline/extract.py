@@ -1,21 +1,22 @@
 """Stage extract: raw clips -> embeddings in the store, resumable, one row for every clip that fails.
 
-Each file is opened once for all the modalities that still need it. Clips go through in chunks of the manifest's order;
-a chunk is prepared in threads, then encoded, and a modality's part is written when its chunk is done. A chunk always
-holds the same clips, so a run that was killed ends with the numbers of one that was not.
+Each file is opened once for all the modalities that still need it, in a process that may die of it. Clips go through in
+chunks of the manifest's order; a chunk is prepared, then encoded, and a modality's part is written when its chunk is
+done. A chunk always holds the same clips, so a run that was killed ends with the numbers of one that was not.
 """
 
-import concurrent.futures
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from extractors.base import Embedding, Extractor, Prepared
+from extractors.base import Embedding, Extractor, Prepared, Preparer
 from extractors.clip import Clip
-from extractors.errors import ExtractionError, is_out_of_memory
-from extractors.media import Media, MediaNeeds, read_media
+from extractors.errors import ExtractionError, as_extraction_error
+from extractors.media import MediaNeeds
+from extractors.preparing import Outcome, prepare_clip
 from pipeline.calibrate import calibrate_if_wanted
 from pipeline.config import ExtractSettings, Settings
 from pipeline.console import detail, say, table, trace
@@ -26,11 +27,11 @@ from pipeline.features import exact_store
 from pipeline.hardware import return_freed_memory, threads_of
 from pipeline.manifest import to_clip
 from pipeline.meters import Meter, meters
+from pipeline.readers import Readers
 from pipeline.sources import sources_of
 from pipeline.store import EmbeddingStore, Failure
 
 TRANSCRIPTS_A_CHUNK = 1024  # sorted by length together; seconds of work, which a killed run loses
-MAX_DECODE_WORKERS = 16
 
 
 @dataclass(slots=True)
@@ -81,10 +82,11 @@ def extract(
     """
     modalities = _chosen(settings.extract, only)
     clips = [to_clip(clip, root) for clip in manifest]
-    jobs = [_plan(settings, modality, clips, retry_failed) for modality in modalities]
-    active = [job for job in jobs if job.pending]
-    if active:
-        run_jobs(active, clips, settings.extract)
+    with Readers(settings.extract) as readers:
+        jobs = [_plan(settings, modality, clips, retry_failed, readers) for modality in modalities]
+        active = [job for job in jobs if job.pending]
+        if active:
+            run_jobs(active, clips, settings.extract, readers)
     for job in jobs:  # a clip that was mended is no failure any more
         job.store.write_failures(job.failures.values())
     _summary(jobs, len(clips), nothing_to_do=not active)
@@ -102,13 +104,15 @@ def _chosen(settings: ExtractSettings, only: Sequence[str]) -> tuple[str, ...]:
     return chosen
 
 
-def _plan(settings: Settings, modality: str, clips: Sequence[Clip], retry_failed: bool) -> Job:
+def _plan(settings: Settings, modality: str, clips: Sequence[Clip], retry_failed: bool, readers: Readers) -> Job:
     """What is left to do for a modality. The encoder is loaded only if something is."""
     section, keep_sequence = getattr(settings.extract, modality), settings.extract.keep_sequence
     job = account(settings, modality, clips, retry_failed=retry_failed)
     if job is None or job.pending:
+        if modality != "text":
+            readers.start()  # beside the loading of the encoder
         if modality == "visual":
-            calibrate_if_wanted(settings, clips)
+            calibrate_if_wanted(settings, clips, readers)
         extractor = build(modality, section)
         recipe = recipe_of(modality, section, extractor, keep_sequence=keep_sequence)
         request = request_of(modality, section, keep_sequence=keep_sequence)
@@ -147,8 +151,10 @@ def _job(modality: str, store: EmbeddingStore, clips: Sequence[Clip], retry_fail
     return Job(modality, store, sources, pending, failures, n_skipped, n_failed_before=len(failures))
 
 
-def run_jobs(jobs: Sequence[Job], clips: Sequence[Clip], settings: ExtractSettings, *, what: str = "extract") -> None:
-    """Prepares each chunk in threads, encodes it, and writes it as it is done.
+def run_jobs(
+    jobs: Sequence[Job], clips: Sequence[Clip], settings: ExtractSettings, readers: Readers, *, what: str = "extract"
+) -> None:
+    """Prepares each chunk, encodes it, and writes it as it is done.
 
     Modalities without media go first: they are quick, and sort by length over many clips at once. A job's encoder is
     let go when its clips are done.
@@ -160,36 +166,35 @@ def run_jobs(jobs: Sequence[Job], clips: Sequence[Clip], settings: ExtractSettin
 
     return_freed_memory()  # of loading
     torch.set_num_threads(threads_of(settings.threads))
-    workers = threads_of(settings.decode_workers, MAX_DECODE_WORKERS)
     how = "; ".join(f"{job.modality} {job.extractor.plan()}" for job in jobs if job.extractor)
-    say(f"{what}: {how}; {torch.get_num_threads()} threads, {workers} decode workers")
+    say(f"{what}: {how}; {torch.get_num_threads()} threads, {readers.n_workers} decode workers")
     # A GPU computes while the processor reads on. A processor that does both disturbs itself (docs/performance.md): it
     # reads a chunk with all its threads, then embeds it with all of them.
     ahead = 1 if torch.cuda.is_available() else 0
     without, with_media = ([job for job in jobs if _reads_media(job) == reads] for reads in (False, True))
-    pool = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    try:
-        with meters({job.modality: len(job.pending) for job in jobs}, what) as bars:
-            for group, first, size in (
-                (without, TRANSCRIPTS_A_CHUNK, TRANSCRIPTS_A_CHUNK),
-                (with_media, 1, settings.chunk_size),
-            ):
+    with meters({job.modality: len(job.pending) for job in jobs}, what) as bars:
+        for group, first, size in (
+            (without, TRANSCRIPTS_A_CHUNK, TRANSCRIPTS_A_CHUNK),
+            (with_media, 1, settings.chunk_size),
+        ):
+            for job in group:
+                bars[job.modality].begin()
+            chunks = _chunks(clips, group, first, size)
+            prepared = (
+                _prepared(readers, chunks, group, ahead) if group is with_media else _prepared_here(chunks, group)
+            )
+            for chunk in prepared:
                 for job in group:
-                    bars[job.modality].begin()
-                for chunk in _prepared(pool, _chunks(clips, group, first, size), group, ahead):
-                    for job in group:
-                        ready = [(clip, outcome[job.modality]) for clip, outcome in chunk if job.modality in outcome]
-                        if ready:
-                            _finish(job, ready, bars[job.modality])
-                for job in group:
-                    job.extractor = None
-                return_freed_memory()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+                    ready = [(clip, outcome[job.modality]) for clip, outcome in chunk if job.modality in outcome]
+                    if ready:
+                        _finish(job, ready, bars[job.modality])
+            for job in group:
+                job.extractor = None
+            return_freed_memory()
 
 
 def _reads_media(job: Job) -> bool:
-    return job.extractor is not None and job.extractor.needs != MediaNeeds()
+    return job.extractor is not None and job.extractor.preparer.needs != MediaNeeds()
 
 
 def _chunks(clips: Sequence[Clip], jobs: Sequence[Job], first: int, size: int) -> list[Sequence[Clip]]:
@@ -207,44 +212,33 @@ def _chunks(clips: Sequence[Clip], jobs: Sequence[Job], first: int, size: int) -
     return chunks
 
 
-Outcome = dict[str, Prepared | ExtractionError]
-
-
 def _prepared(
-    pool: concurrent.futures.Executor, chunks: Sequence[Sequence[Clip]], jobs: Sequence[Job], ahead: int
+    readers: Readers, chunks: Sequence[Sequence[Clip]], jobs: Sequence[Job], ahead: int
 ) -> Iterator[list[tuple[Clip, Outcome]]]:
-    """Chunks with every clip prepared; the `ahead` next ones are in the threads while the caller encodes this one."""
-    futures: list[list[concurrent.futures.Future[Outcome]]] = []
+    """Chunks with every clip prepared; the `ahead` next ones are being read while the caller encodes this one."""
+    waiting: deque[list[tuple[Clip, Mapping[str, Preparer], Future[Outcome]]]] = deque()
     for index in range(len(chunks)):
-        while len(futures) < min(index + 1 + ahead, len(chunks)):
-            futures.append([pool.submit(_prepare, clip, jobs) for clip in chunks[len(futures)]])
-        yield [(clip, f.result()) for clip, f in zip(chunks[index], futures[index], strict=True)]
-        futures[index] = []
+        for chunk in chunks[index + len(waiting) : index + 1 + ahead]:
+            wanted = [(clip, _preparers(clip, jobs)) for clip in chunk]
+            waiting.append([(clip, them, readers.submit(prepare_clip, clip, them)) for clip, them in wanted])
+        yield [(clip, _outcome(readers, them, future)) for clip, them, future in waiting.popleft()]
 
 
-def _prepare(clip: Clip, jobs: Sequence[Job]) -> Outcome:
-    """Reads a clip once for all the modalities that want it; a failure stays with its modality."""
-    wanted = [(job.modality, job.extractor) for job in jobs if clip.clip_id in job.pending and job.extractor]
-    needs = MediaNeeds.union(extractor.needs for _, extractor in wanted)
-    outcome: Outcome = {}
+def _prepared_here(chunks: Sequence[Sequence[Clip]], jobs: Sequence[Job]) -> Iterator[list[tuple[Clip, Outcome]]]:
+    """The same in this process, where no file is read."""
+    for chunk in chunks:
+        yield [(clip, prepare_clip(clip, _preparers(clip, jobs))) for clip in chunk]
+
+
+def _preparers(clip: Clip, jobs: Sequence[Job]) -> dict[str, Preparer]:
+    return {job.modality: job.extractor.preparer for job in jobs if clip.clip_id in job.pending and job.extractor}
+
+
+def _outcome(readers: Readers, preparers: Mapping[str, Preparer], future: "Future[Outcome]") -> Outcome:
     try:
-        media = read_media(clip, needs) if needs != MediaNeeds() else Media()
-    except Exception as error:  # a decoder's surprise belongs to the clip, not to the run
-        failed = _as_failure("read", error)
-        return {modality: failed for modality, _ in wanted}
-    for modality, extractor in wanted:
-        try:
-            outcome[modality] = extractor.prepare(clip, media)
-        except Exception as error:
-            outcome[modality] = _as_failure("prepare", error)
-    return outcome
-
-
-def _as_failure(stage: str, error: Exception) -> ExtractionError:
-    if isinstance(error, ExtractionError):
-        return error
-    cause = "out_of_memory" if is_out_of_memory(error) else "unexpected"
-    return ExtractionError(stage, cause, f"{type(error).__name__}: {' '.join(str(error).split())}")
+        return readers.result(future)
+    except ExtractionError as error:  # the reading process was stopped or died
+        return dict.fromkeys(preparers, error)
 
 
 def _finish(job: Job, ready: Sequence[tuple[Clip, Prepared | ExtractionError]], meter: Meter) -> None:
@@ -285,7 +279,7 @@ def _encode(
         return list(job.extractor.encode(prepared, keep_sequence=job.store.keeps_sequences, on_clips=on_clips))
     except Exception as error:
         if len(prepared) == 1:
-            return [_as_failure("encode", error)]
+            return [as_extraction_error("encode", error)]
         return [_encode(job, [item])[0] for item in prepared]
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,33 @@ from numpy.typing import NDArray
 from extractors.base import Embedding
 from extractors.clip import Clip
 from pipeline.cluster import train
-from pipeline.config import Settings, load_settings
+from pipeline.config import ExtractSettings, Settings, load_settings
 from pipeline.corpora.base import CorpusClip
 from pipeline.evaluate import evaluate, labels_of
 from pipeline.manifest import to_clip, write_labels, write_manifest
 from pipeline.provenance import LIBRARIES, versions
+from pipeline.readers import Readers
 from pipeline.reduce import views_of
 from pipeline.sources import source_of
 from pipeline.store import EmbeddingStore, Failure
 
 QUICK = ("train.restarts=2", "train.epochs=1", "train.device=cpu")
 MODALITIES = ("text", "visual", "audio")
+
+
+class Here(Readers):
+    """Readers that read in this process, where a test sees what they do."""
+
+    def __init__(self) -> None:
+        super().__init__(ExtractSettings())
+
+    def submit(self, function: Any, *arguments: Any, **named: Any) -> "Future[Any]":
+        future: Future[Any] = Future()
+        future.set_result(function(*arguments, **named))
+        return future
+
+    def result(self, future: "Future[Any]") -> Any:
+        return future.result()
 
 
 def planted(n_clips: int, n_clusters: int, *, dim: int = 6, seed: int = 0) -> dict[str, NDArray[np.float32]]:

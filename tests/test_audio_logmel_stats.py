@@ -19,7 +19,7 @@ PITCH, LOUDNESS, SD_OF = 40, 41, 42
 
 def embed(samples: np.ndarray):
     extractor = LogMelStats()
-    [embedding] = extractor.encode([extractor.prepare(CLIP, sound(samples))], keep_sequence=True)
+    [embedding] = extractor.encode([extractor.preparer.prepare(CLIP, sound(samples))], keep_sequence=True)
     return embedding
 
 

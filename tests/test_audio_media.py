@@ -64,7 +64,7 @@ def test_any_sound_has_finite_features_of_the_right_length(tmp_path, name, case)
     suffix, rate_hz, samples = SOUNDS[case]
     clip, duration_s = written(tmp_path, suffix, rate_hz, samples())
     made = extractor(name)
-    item = made.prepare(clip, read_media(clip, made.needs))
+    item = made.preparer.prepare(clip, read_media(clip, made.preparer.needs))
     [embedding] = made.encode([item], keep_sequence=True)
     assert isinstance(embedding, Embedding)
     assert embedding.vector.shape == (made.dim,)
@@ -81,7 +81,7 @@ def test_44_khz_stereo_is_nearly_the_same_voice(tmp_path, name):
 
     def vector(samples: np.ndarray, rate_hz: int = 16_000) -> np.ndarray:
         clip, _ = written(tmp_path, ".wav", rate_hz, samples)
-        [embedding] = made.encode([made.prepare(clip, read_media(clip, made.needs))])
+        [embedding] = made.encode([made.preparer.prepare(clip, read_media(clip, made.preparer.needs))])
         return embedding.vector
 
     plain, other = vector(voice("lively")[None]), vector(voice("subdued")[None])
@@ -95,11 +95,11 @@ def test_ten_minutes_stay_within_memory(tmp_path, name):
     once = voice("lively")
     clip, _ = written(tmp_path, ".wav", 16_000, np.resize(once, 16_000 * 600)[None])
     made = extractor(name)
-    media = read_media(clip, made.needs)
+    media = read_media(clip, made.preparer.needs)
     assert media.require_waveform().samples.shape == (16_000 * 600,)
     tracemalloc.start()
     try:
-        item = made.prepare(clip, media)
+        item = made.preparer.prepare(clip, media)
         kept, peak = tracemalloc.get_traced_memory()
         [embedding] = made.encode([item])
     finally:

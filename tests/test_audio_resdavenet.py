@@ -167,7 +167,7 @@ def test_no_hub_says_where_the_published_weights_are():
 @pytest.mark.parametrize("seed", [0, 1])
 def test_an_untrained_network_neither_explodes_nor_collapses(seed):
     extractor = ResDAVEnetExtractor(weights="random", seed=seed, device="cpu")
-    items = [extractor.prepare(CLIP, sound(voice(style))) for style in ("charged", "subdued")]
+    items = [extractor.preparer.prepare(CLIP, sound(voice(style))) for style in ("charged", "subdued")]
     vectors = np.stack([embedding.vector for embedding in extractor.encode(items)])
     assert 0.3 < np.sqrt((vectors**2).mean()) < 30
     assert (vectors.std(axis=1) > 0.3).all()  # the units differ

@@ -114,7 +114,7 @@ def test_training_gets_an_untrained_network_without_an_extractor(kind):
 
 def test_a_long_clip_is_cut_and_says_so(extractors):
     samples = fading_tone(16_000 * 21)  # 2101 frames
-    item = extractors[DAVEnetExtractor].prepare(CLIP, sound(samples))
+    item = extractors[DAVEnetExtractor].preparer.prepare(CLIP, sound(samples))
     assert (item.note, item.n_units, item.inputs[0].shape) == ("cut from 2101 to 2048 frames", 2048, (40, 2048))
     np.testing.assert_array_equal(item.inputs[0], log_mel(samples, 16_000)[:, :2048])
     assert item.inputs[0].base is None  # the frames cut off are not kept in memory
@@ -124,7 +124,7 @@ def test_a_long_clip_is_cut_and_says_so(extractors):
 @BOTH
 @pytest.mark.parametrize("n_samples", [1, 160, 800])
 def test_a_very_short_clip_is_embedded(extractors, kind, n_samples):
-    item = extractors[kind].prepare(CLIP, sound(fading_tone(n_samples)))
+    item = extractors[kind].preparer.prepare(CLIP, sound(fading_tone(n_samples)))
     [embedding] = extractors[kind].encode([item])
     assert (embedding.n_units, embedding.vector.shape, item.note) == (1 + n_samples // 160, (1024,), None)
 

@@ -28,7 +28,7 @@ def clips(folder):
 
 
 def ours(extractor, clips):
-    prepared = [extractor.prepare(clip, read_media(clip, extractor.needs)) for clip in clips]
+    prepared = [extractor.preparer.prepare(clip, read_media(clip, extractor.preparer.needs)) for clip in clips]
     return {embedding.clip_id: embedding.vector for embedding in extractor.encode(prepared)}
 
 
@@ -59,7 +59,7 @@ def test_a_clip_is_like_a_recording(clips):
 
 
 def test_clips_differ(clips):
-    media = [read_media(clip, registry.extractor_class("audio/davenet").needs) for clip in clips]
+    media = [read_media(clip, registry.extractor_class("audio/davenet").preparer.needs) for clip in clips]
     first, second = (part.require_waveform().samples for part in media)
     assert not np.allclose(first[:10_000], second[:10_000], atol=1e-3)
     assert clips[0].transcript != clips[1].transcript

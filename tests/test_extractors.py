@@ -58,7 +58,7 @@ def samples() -> list[tuple[Clip, Media]]:
 def prepared(name: str) -> list[Prepared]:
     made = extractor(name)  # before the threads: two that draw initial weights at once draw from one generator
     with ThreadPoolExecutor(4) as pool:
-        return list(pool.map(lambda sample: made.prepare(*sample), samples()))
+        return list(pool.map(lambda sample: made.preparer.prepare(*sample), samples()))
 
 
 @cache
@@ -96,7 +96,7 @@ def test_clips_are_told_apart(name):
 
 @ALL
 def test_it_reads_only_what_its_modality_needs(name):
-    needs = extractor(name).needs
+    needs = extractor(name).preparer.needs
     wanted = {
         "visual": (True, False),
         "text": (False, False),
@@ -139,7 +139,7 @@ def test_the_sequence_is_what_the_vector_is_the_mean_of_and_changes_it_not(name)
 def test_a_failed_reading_is_passed_on(name):
     broken = Media(*[ExtractionError("read", "undecodable", "not readable")] * 2)
     with pytest.raises(ExtractionError, match="not readable"):
-        extractor(name).prepare(Clip("a", "a.mp4"), broken)
+        extractor(name).preparer.prepare(Clip("a", "a.mp4"), broken)
 
 
 @NETWORKS

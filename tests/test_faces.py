@@ -120,7 +120,7 @@ def test_threads_find_what_one_finds():
 
 def test_a_frame_without_a_face_is_whole_and_counted():
     frames = np.stack([drawn("composed"), photograph(), photograph()])
-    face, centre = (lite0(crop).prepare(CLIP, media(frames)) for crop in ("face", "centre"))
+    face, centre = (lite0(crop).preparer.prepare(CLIP, media(frames)) for crop in ("face", "centre"))
     assert (face.n_units, face.counts) == (3, {"frames without a face, taken whole": 2})
     assert (centre.n_units, centre.counts) == (3, {})
     np.testing.assert_array_equal(face.inputs[1:], centre.inputs[1:])
@@ -128,22 +128,24 @@ def test_a_frame_without_a_face_is_whole_and_counted():
 
 
 def test_none_without_is_a_count_too():
-    assert lite0().prepare(CLIP, media(drawn("composed")[np.newaxis])).counts == {WITHOUT_FACE: 0}
+    assert lite0().preparer.prepare(CLIP, media(drawn("composed")[np.newaxis])).counts == {WITHOUT_FACE: 0}
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 300), (333, 31), (240, 240)])
 def test_frames_of_any_size_become_one_crop(size):
     frames = np.zeros((2, 3, *size), dtype=np.uint8)
     frames.setflags(write=False)
-    item = lite0().prepare(CLIP, media(frames))
+    item = lite0().preparer.prepare(CLIP, media(frames))
     assert (item.inputs.shape, item.counts) == ((2, 3, 224, 224), {WITHOUT_FACE: 2})
 
 
 def test_maps_are_cut_as_the_vectors_are():
     batch = media(drawn("composed")[np.newaxis])
     backbone = lite0()
-    np.testing.assert_array_equal(FrameMaps(backbone).prepare(CLIP, batch).inputs, backbone.prepare(CLIP, batch).inputs)
-    assert FrameMaps(lite0("centre")).prepare(CLIP, batch).counts == {}
+    np.testing.assert_array_equal(
+        FrameMaps(backbone).preparer.prepare(CLIP, batch).inputs, backbone.preparer.prepare(CLIP, batch).inputs
+    )
+    assert FrameMaps(lite0("centre")).preparer.prepare(CLIP, batch).counts == {}
 
 
 def test_an_unknown_crop_is_refused():
@@ -163,7 +165,7 @@ def settings(*overrides: str) -> Settings:
 def test_the_setting_reaches_the_backbone(backbone):
     section = VisualSettings(backbone=backbone, weights="random", crop="face", device="cpu")
     extractor = build("visual", section)
-    assert extractor.crop == "face"
+    assert extractor.preparer.crop == "face"
     assert recipe_of("visual", section, extractor)["settings"]["crop"] == "face"
 
 

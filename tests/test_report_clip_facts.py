@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from media_factory import frame_index, write_clip
+from report_factory import Here
 
 from extractors.clip import Clip
 from pipeline.report import clip_facts as module
@@ -105,7 +106,7 @@ def test_a_broken_file_has_no_facts_and_breaks_nothing(data, tmp_path, corpus):
     path = tmp_path / "broken.mp4"
     path.write_bytes(data)
     found = clip_facts(
-        [*corpus, Clip("broken", str(path)), Clip("gone", str(tmp_path / "gone.mp4"))], tmp_path / "c", 2
+        [*corpus, Clip("broken", str(path)), Clip("gone", str(tmp_path / "gone.mp4"))], tmp_path / "c", Here()
     )
     assert found["broken"] == found["gone"] == ClipFacts()
     assert all(found[clip.clip_id].thumbnail for clip in corpus)
@@ -118,34 +119,34 @@ def test_a_decoders_surprise_costs_one_clip_its_facts(tmp_path, corpus, monkeypa
         return "video", 0.5
 
     monkeypatch.setattr(module, "probe", surprised)
-    found = clip_facts(corpus, tmp_path / "cache", 1)
+    found = clip_facts(corpus, tmp_path / "cache", Here())
     assert [found[clip.clip_id] == ClipFacts() for clip in corpus] == [False, True, False]
 
 
 def test_a_second_report_reads_only_what_has_changed(tmp_path, corpus, reads):
     cache = tmp_path / "cache"
-    first = clip_facts(corpus, cache, 2)
+    first = clip_facts(corpus, cache, Here())
     assert sorted(reads) == [clip.clip_id for clip in corpus]
     reads.clear()
-    assert clip_facts(corpus, cache, 2) == first
+    assert clip_facts(corpus, cache, Here()) == first
     assert reads == []
     write_clip(tmp_path / "c1.mp4", size=(32, 24), fps=10, duration_s=1.0, tones_hz=(300.0,))
     os.utime(tmp_path / "c1.mp4", ns=(1, 1))
-    again = clip_facts(corpus, cache, 2)
+    again = clip_facts(corpus, cache, Here())
     assert reads == ["clip/1"]
     assert again["clip/1"].pitch_hz == pytest.approx(300, rel=0.02)
     assert again["clip/0"] == first["clip/0"]
     reads.clear()
-    assert clip_facts(corpus, cache, 2) == again
+    assert clip_facts(corpus, cache, Here()) == again
     assert reads == []
 
 
 def test_a_file_that_is_gone_keeps_what_was_read_of_it(tmp_path, corpus, reads):
-    first = clip_facts(corpus, tmp_path / "cache", 1)
+    first = clip_facts(corpus, tmp_path / "cache", Here())
     for clip in corpus:
         os.remove(clip.media_path)
     reads.clear()
-    assert clip_facts(corpus, tmp_path / "cache", 1) == first
+    assert clip_facts(corpus, tmp_path / "cache", Here()) == first
     assert reads == []
 
 
@@ -161,10 +162,10 @@ def test_a_killed_report_goes_on_from_the_last_chunk(tmp_path, corpus, monkeypat
 
     monkeypatch.setattr(module, "read_facts", killed)
     with pytest.raises(KeyboardInterrupt):
-        clip_facts(clips, tmp_path / "cache", 1)
+        clip_facts(clips, tmp_path / "cache", Here())
     calls.clear()
     monkeypatch.setattr(module, "read_facts", lambda clip: (calls.append(clip.clip_id), ClipFacts(plays_as="later"))[1])
-    found = clip_facts(clips, tmp_path / "cache", 1)
+    found = clip_facts(clips, tmp_path / "cache", Here())
     assert calls == ["64", "65", "66"]
     assert found["3"].plays_as == "3"
     assert found["65"].plays_as == "later"
@@ -172,15 +173,15 @@ def test_a_killed_report_goes_on_from_the_last_chunk(tmp_path, corpus, monkeypat
 
 def test_a_damaged_part_is_read_again(tmp_path, corpus, reads):
     cache = tmp_path / "cache"
-    first = clip_facts(corpus, cache, 1)
+    first = clip_facts(corpus, cache, Here())
     (part,) = cache.rglob("*.parquet")
     part.write_bytes(part.read_bytes()[:100])
     reads.clear()
-    assert clip_facts(corpus, cache, 1) == first
+    assert clip_facts(corpus, cache, Here()) == first
     assert len(reads) == 3
 
 
 def test_spans_of_one_file_are_clips_of_their_own(tmp_path, corpus):
     path = corpus[0].media_path
-    found = clip_facts([Clip("a", path, 0.0, 0.2), Clip("b", path, 0.2, 0.5)], tmp_path / "cache", 2)
+    found = clip_facts([Clip("a", path, 0.0, 0.2), Clip("b", path, 0.2, 0.5)], tmp_path / "cache", Here())
     assert [found[name].duration_s for name in "ab"] == pytest.approx([0.2, 0.3])

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from media_factory import write_clip
+from report_factory import Here
 
 from extractors.clip import Clip
 from pipeline.report import media as module
@@ -65,7 +66,7 @@ def corpus(tmp_path_factory):
 
 def page(tmp_path, corpus, *, shown=(0, 1, 2, 3, 4), embed=False):
     clips, facts = corpus
-    return players(clips, facts, shown, tmp_path / "out", embed=embed, workers=2)
+    return players(clips, facts, shown, tmp_path / "out", embed=embed, readers=Here())
 
 
 def test_each_clip_gets_what_can_be_played_of_it(tmp_path, corpus):
@@ -82,7 +83,7 @@ def test_each_clip_gets_what_can_be_played_of_it(tmp_path, corpus):
 
 
 def test_clips_without_media_have_no_player_and_no_warning(tmp_path):
-    found = players([None, None], [None, None], [0, 1], tmp_path, embed=False, workers=1)
+    found = players([None, None], [None, None], [0, 1], tmp_path, embed=False, readers=Here())
     assert (found.urls, found.kinds, found.warnings) == (["", ""], ["", ""], [])
 
 
@@ -126,7 +127,7 @@ def test_of_many_clips_those_in_cards_alone_are_copied(tmp_path, corpus, monkeyp
 
 def test_a_clip_that_was_not_read_is_taken_for_one_like_the_others(tmp_path, corpus):
     clips, facts = corpus
-    found = players([clips[0], clips[0]], [facts[0], None], [0], tmp_path, embed=False, workers=1)
+    found = players([clips[0], clips[0]], [facts[0], None], [0], tmp_path, embed=False, readers=Here())
     assert found.kinds == ["video", "video"]
 
 

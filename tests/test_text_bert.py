@@ -56,7 +56,9 @@ def tiny(folder: Path, **settings) -> BERT:
 
 
 def prepare(extractor: BERT, *texts: str | None):
-    return [extractor.prepare(Clip(f"c{i}", "none.mp4", transcript=text), Media()) for i, text in enumerate(texts)]
+    return [
+        extractor.preparer.prepare(Clip(f"c{i}", "none.mp4", transcript=text), Media()) for i, text in enumerate(texts)
+    ]
 
 
 def vectors(extractor: BERT, *texts: str) -> np.ndarray:

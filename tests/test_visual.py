@@ -38,7 +38,7 @@ def smooth_frames(n_frames: int, height: int, width: int) -> np.ndarray:
 
 
 def embed(extractor, media: Media) -> np.ndarray:
-    [embedding] = extractor.encode([extractor.prepare(CLIP, media)])
+    [embedding] = extractor.encode([extractor.preparer.prepare(CLIP, media)])
     return embedding.vector
 
 
@@ -184,7 +184,7 @@ def test_a_clip_is_the_mean_of_its_frames(our_lite0):
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 300), (333, 31), (224, 224), (256, 256)])
 def test_frames_of_any_size_become_one_crop(size, our_lite0):
-    item = our_lite0.prepare(CLIP, still_media(smooth_frames(2, *size)))
+    item = our_lite0.preparer.prepare(CLIP, still_media(smooth_frames(2, *size)))
     assert (item.inputs.shape, item.inputs.dtype, item.n_units) == ((2, 3, 224, 224), np.uint8, 2)
 
 
@@ -197,22 +197,24 @@ def test_the_crop_is_central():
 def test_a_long_clips_frames_are_cropped_as_they_are_decoded(our_lite0, tmp_path):
     path = write_clip(tmp_path / "long.mp4", size=(320, 240), duration_s=2, audio_codec=None)
     clip = Clip("long", str(path))
-    needs = MediaNeeds(frames=our_lite0.needs.frames)
-    batch = read_media(clip, our_lite0.needs).require_frames()
+    needs = MediaNeeds(frames=our_lite0.preparer.needs.frames)
+    batch = read_media(clip, our_lite0.preparer.needs).require_frames()
     assert (batch.frames.shape, batch.n_whole) == ((8, 3, 224, 224), 0)
-    whole = our_lite0.prepare(clip, read_media(clip, needs))
-    assert np.array_equal(our_lite0.prepare(clip, read_media(clip, our_lite0.needs)).inputs, whole.inputs)
-    both = MediaNeeds.union([our_lite0.needs, MediaNeeds(sample_rate_hz=16_000), our_lite0.needs])
-    assert both == MediaNeeds(our_lite0.needs.frames, 16_000, our_lite0.cropped)
+    whole = our_lite0.preparer.prepare(clip, read_media(clip, needs))
+    assert np.array_equal(
+        our_lite0.preparer.prepare(clip, read_media(clip, our_lite0.preparer.needs)).inputs, whole.inputs
+    )
+    both = MediaNeeds.union([our_lite0.preparer.needs, MediaNeeds(sample_rate_hz=16_000), our_lite0.preparer.needs])
+    assert both == MediaNeeds(our_lite0.preparer.needs.frames, 16_000, our_lite0.preparer.cropped)
     with pytest.raises(ValueError, match="different frames"):
-        MediaNeeds.union([our_lite0.needs, needs])
+        MediaNeeds.union([our_lite0.preparer.needs, needs])
 
 
 def test_read_only_frames_are_left_alone(our_lite0):
     frames = smooth_frames(1, 70, 50)
     before = frames.copy()
     frames.setflags(write=False)
-    our_lite0.prepare(CLIP, still_media(frames))
+    our_lite0.preparer.prepare(CLIP, still_media(frames))
     assert (frames == before).all()
 
 
@@ -225,7 +227,7 @@ def test_read_only_frames_are_left_alone(our_lite0):
     ],
 )
 def test_sampling_is_passed_to_the_reader(arguments, sampling):
-    assert EfficientNetLite0(device="cpu", **arguments).needs.frames == sampling
+    assert EfficientNetLite0(device="cpu", **arguments).preparer.needs.frames == sampling
 
 
 def test_two_samplings_are_refused():
@@ -239,7 +241,7 @@ def test_two_samplings_are_refused():
 def feature_maps(backbone: MappedFrameExtractor, media: Media) -> tuple[np.ndarray, np.ndarray]:
     """A clip's vector (C,) and its maps (T, C, H, W)."""
     extractor, shape = FrameMaps(backbone), backbone.map_shape
-    [embedding] = extractor.encode([extractor.prepare(CLIP, media)], keep_sequence=True)
+    [embedding] = extractor.encode([extractor.preparer.prepare(CLIP, media)], keep_sequence=True)
     channels, height, width = shape
     return embedding.vector, embedding.sequence.reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
 
@@ -266,5 +268,5 @@ def test_maps_are_made_as_the_backbones_vectors_are():
     backbone = EfficientNetLite0(device="cpu", count=3, batch_size=5)
     maps = FrameMaps(backbone)
     assert (maps.name, maps.dim, maps.batch_size) == ("visual/efficientnet_lite0/map", 1280, 5)
-    assert maps.needs.frames == FrameSampling(count=3)
+    assert maps.preparer.needs.frames == FrameSampling(count=3)
     assert maps.weights_record == backbone.weights_record

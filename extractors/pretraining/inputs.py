@@ -2,11 +2,9 @@
 
 import numpy as np
 
-from extractors.audio_spectrograms import PREPROCESSING, clip_log_mel
+from extractors.audio_spectrograms import PREPROCESSING, LogMelPreparer
 from extractors.base import Embedding, PlainExtractor, Prepared
-from extractors.clip import Clip
-from extractors.logmel import N_MELS, SAMPLE_RATE_HZ
-from extractors.media import Media, MediaNeeds
+from extractors.logmel import N_MELS
 
 
 class LogMels(PlainExtractor):
@@ -14,23 +12,13 @@ class LogMels(PlainExtractor):
 
     name = "audio/logmel"
     dim = N_MELS
-    needs = MediaNeeds(frames=None, sample_rate_hz=SAMPLE_RATE_HZ)
+    preparer = LogMelPreparer()
 
     def __init__(self) -> None:
         self.weights_record = {"source": "none", "preprocessing": PREPROCESSING}
 
-    def prepare(self, clip: Clip, media: Media) -> Prepared:
-        """The clip's log-mel, cut to 2048 frames.
-
-        Raises:
-            ExtractionError: why the clip has no audio.
-        """
-        spectrogram, note = clip_log_mel(media)
-        return Prepared(clip.clip_id, spectrogram, n_units=spectrogram.shape[1], note=note)
-
     def embed(self, item: Prepared, *, keep_sequence: bool) -> Embedding:
         """Nothing but another form of what was prepared."""
-        vector = item.inputs.mean(axis=1, dtype=np.float64).astype(np.float32)
-        return Embedding(
-            item.clip_id, vector, item.n_units, np.ascontiguousarray(item.inputs.T) if keep_sequence else None
-        )
+        (log_mel,) = item.inputs  # (40, T)
+        vector = log_mel.mean(axis=1, dtype=np.float64).astype(np.float32)
+        return Embedding(item.clip_id, vector, item.n_units, np.ascontiguousarray(log_mel.T) if keep_sequence else None)

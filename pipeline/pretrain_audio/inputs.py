@@ -26,6 +26,7 @@ from pipeline.errors import PipelineError
 from pipeline.extract import Job, open_job, run_jobs
 from pipeline.manifest import to_clip
 from pipeline.provenance import LIBRARIES, stable_hash, versions
+from pipeline.readers import Readers
 
 _HALF_MAX = float(np.finfo(np.float16).max)
 
@@ -56,7 +57,8 @@ def gather(settings: Settings, manifest: Sequence[CorpusClip], root: Path) -> In
     jobs = [_maps(folder, visual, clips), _log_mels(folder, clips)]
     pending = [job for job in jobs if job.pending]
     if pending:
-        run_jobs(pending, clips, settings.extract, what="pretrain-audio: maps and log-mels")
+        with Readers(settings.extract) as readers:
+            run_jobs(pending, clips, settings.extract, readers, what="pretrain-audio: maps and log-mels")
     for job in jobs:
         job.store.write_failures(job.failures.values())
         if job.failures:

@@ -3,7 +3,6 @@
 <workdir>/report/facts-<version>/part-<hash>.parquet    a row a clip; a killed run goes on from the last part
 """
 
-import concurrent.futures
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -22,6 +21,7 @@ from extractors.media import FrameBatch, MediaNeeds, Waveform, read_media
 from pipeline.console import progress
 from pipeline.files import TEMPORARY_GLOB, write_atomic
 from pipeline.provenance import stable_hash
+from pipeline.readers import Readers
 from pipeline.report.playback import probe
 from pipeline.report.voice import loudness_lufs, pitch_hz
 from pipeline.sources import source_of, sources_of
@@ -66,12 +66,12 @@ _SCHEMA = pa.schema(
 )
 
 
-def clip_facts(clips: Sequence[Clip], cache: Path, workers: int) -> dict[str, ClipFacts]:
+def clip_facts(clips: Sequence[Clip], cache: Path, readers: Readers) -> dict[str, ClipFacts]:
     """Each clip's facts; only those whose file has changed since the last time are read.
 
     Args:
         cache: folder of what was read before.
-        workers: threads that read and decode.
+        readers: what reads and decodes.
     Returns:
         clip_id -> facts; a clip whose file is gone keeps those that were read while it was there.
     """
@@ -81,7 +81,7 @@ def clip_facts(clips: Sequence[Clip], cache: Path, workers: int) -> dict[str, Cl
     pending = [clip for clip in clips if (clip.clip_id, sources[clip.clip_id]) not in held]
     if pending:
         with progress(len(pending), "report: media", "clip") as bar:
-            for chunk in _read_chunks(pending, workers):
+            for chunk in _read_chunks(pending, readers):
                 rows = {(clip.clip_id, sources[clip.clip_id]): facts for clip, facts in chunk}
                 _write(folder, rows)
                 held |= rows
@@ -89,14 +89,14 @@ def clip_facts(clips: Sequence[Clip], cache: Path, workers: int) -> dict[str, Cl
     return {clip.clip_id: held[clip.clip_id, sources[clip.clip_id]] for clip in clips}
 
 
-def _read_chunks(clips: Sequence[Clip], workers: int) -> Iterator[list[tuple[Clip, ClipFacts]]]:
-    pool = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="report")
-    try:
-        for start in range(0, len(clips), CHUNK):
-            chunk = clips[start : start + CHUNK]
-            yield list(zip(chunk, pool.map(read_facts, chunk), strict=True))
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+def _read_chunks(clips: Sequence[Clip], readers: Readers) -> Iterator[list[tuple[Clip, ClipFacts]]]:
+    for start in range(0, len(clips), CHUNK):
+        chunk = clips[start : start + CHUNK]
+        found = readers.map(read_facts, chunk)
+        yield [
+            (clip, facts if isinstance(facts, ClipFacts) else ClipFacts())
+            for clip, facts in zip(chunk, found, strict=True)
+        ]
 
 
 def read_facts(clip: Clip) -> ClipFacts:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from extractors.clip import Clip
 from pipeline.config import Settings
-from pipeline.hardware import threads_of
+from pipeline.readers import Readers
 from pipeline.report.accounts import accounts
 from pipeline.report.clip_facts import ClipFacts, clip_facts
 from pipeline.report.clip_map import maps_of, silhouettes, silhouettes_by_view, space_of
@@ -43,9 +43,9 @@ def gather(settings: Settings, *, embed_media: bool = False) -> Page:
     of_clips = silhouettes(space, run.clusters)
     shown = shown_rows(run.clusters, run.model.confidence_, space)
     in_cards = sorted({row for both in shown.values() for rows in both for row in rows})
-    facts = _facts(settings, material.clips, in_cards, warnings)
-    workers = threads_of(settings.extract.decode_workers)
-    media = players(material.clips, facts, in_cards, run.folder, embed=embed_media, workers=workers)
+    with Readers(settings.extract) as readers:
+        facts = _facts(settings, material.clips, in_cards, warnings, readers)
+        media = players(material.clips, facts, in_cards, run.folder, embed=embed_media, readers=readers)
     clips = _clips(run, material, facts, media, of_clips, set(in_cards))
     voice = {
         "pitch": _array(clips.pitch_hz),
@@ -80,7 +80,7 @@ def gather(settings: Settings, *, embed_media: bool = False) -> Page:
 
 
 def _facts(
-    settings: Settings, clips: Sequence[Clip | None], in_cards: Sequence[int], warnings: list[str]
+    settings: Settings, clips: Sequence[Clip | None], in_cards: Sequence[int], warnings: list[str], readers: Readers
 ) -> list[ClipFacts | None]:
     """Of each clip; None where there are no media, or where they were not read as there are too many."""
     known = [row for row, clip in enumerate(clips) if clip]
@@ -96,7 +96,7 @@ def _facts(
         )
     cache = (settings.results if settings.views else settings.work) / "report"  # views may lie where nobody may write
     to_read = [clip for row in wanted if (clip := clips[row])]
-    found = clip_facts(to_read, cache, threads_of(settings.extract.decode_workers))
+    found = clip_facts(to_read, cache, readers)
     chosen = set(wanted)
     return [found[clip.clip_id] if clip and row in chosen else None for row, clip in enumerate(clips)]
 

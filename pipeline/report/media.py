@@ -4,11 +4,11 @@
 """
 
 import base64
-import concurrent.futures
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,6 +19,7 @@ from extractors.clip import Clip
 from pipeline.console import progress
 from pipeline.files import write_atomic
 from pipeline.provenance import stable_hash
+from pipeline.readers import Readers
 from pipeline.report.clip_facts import ClipFacts, encode_thumbnail
 from pipeline.report.playback import PREVIEW_RECIPE, Preview, preview
 
@@ -47,7 +48,7 @@ def players(
     page_folder: Path,
     *,
     embed: bool,
-    workers: int,
+    readers: Readers,
 ) -> Players:
     """Where each clip can be played: its file, where browsers play that; else a copy, or a plain link.
 
@@ -58,7 +59,7 @@ def players(
         facts: of each clip, None where its media were not read.
         shown: rows of the clips in cards.
         embed: put copies into the page itself, of files that browsers play too, as far as EMBEDDED_BYTES go.
-        workers: threads that make copies.
+        readers: what makes copies.
     """
     there = {row: clip for row, clip in enumerate(clips) if clip and os.path.isfile(clip.media_path)}
     urls, kinds = [""] * len(clips), [""] * len(clips)
@@ -76,7 +77,7 @@ def players(
         for row in of_interest
         if row in read and (embed or kinds[row] not in _SUFFIXES) and (row in there or _kept(*read[row], folder))
     ]
-    made = _copies({row: read[row] for row in wanted}, folder, workers, keep=not embed)
+    made = _copies({row: read[row] for row in wanted}, folder, readers, keep=not embed)
     n_left = EMBEDDED_BYTES
     for row, copy in made.items():
         if not embed:
@@ -120,22 +121,20 @@ def url_of(clip: Clip, page_folder: Path) -> str:
 
 
 def _copies(
-    clips: Mapping[int, tuple[Clip, ClipFacts]], folder: Path, workers: int, *, keep: bool
+    clips: Mapping[int, tuple[Clip, ClipFacts]], folder: Path, readers: Readers, *, keep: bool
 ) -> dict[int, Preview]:
     """Row -> copy, as far as they can be made, in the order of `clips`."""
-    pool = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="copies")
     found: dict[int, Preview] = {}
     if not clips:
         return found
-    try:
-        with progress(len(clips), "report: players", "clip") as bar:
-            made = pool.map(lambda pair: _copy(pair[0], pair[1], folder, keep), clips.values())
-            for row, copy in zip(clips, made, strict=True):
-                if copy:
-                    found[row] = copy
-                bar.update(1)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    with progress(len(clips), "report: players", "clip") as bar:
+        made = readers.map(
+            _copy, *zip(*clips.values(), strict=True), repeat(folder, len(clips)), repeat(keep, len(clips))
+        )
+        for row, copy in zip(clips, made, strict=True):
+            if isinstance(copy, Preview):
+                found[row] = copy
+            bar.update(1)
     return found
 
 
