@@ -15,6 +15,12 @@ READERS = {
     "mosi": "pipeline.corpora.mosi:read_mosi",
     "mmsa": "pipeline.corpora.mmsa:read_mmsa",
     "folder": "pipeline.corpora.folder:read_folder",
+    "meld": "pipeline.corpora.meld:read_meld",
+    "iemocap": "pipeline.corpora.iemocap:read_iemocap",
+    "crema_d": "pipeline.corpora.crema_d:read_crema_d",
+    "ravdess": "pipeline.corpora.ravdess:read_ravdess",
+    "grid": "pipeline.corpora.grid:read_grid",
+    "hf": "pipeline.corpora.hf_folder:read_hf",
     "synthetic": "pipeline.corpora:read_synthetic",
 }
 

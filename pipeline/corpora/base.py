@@ -3,11 +3,12 @@
 import difflib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 
 from extractors.clip import Clip
 
+MAX_TRANSCRIPT = 1_000_000  # characters; a day of talking has fewer
 # Something that is in the corpus and not in the manifest, as against a clip that is kept with less.
 LOSING_KINDS = ("duplicate_id", "unreadable_row", "missing_file")
 PROBLEM_KINDS = (
@@ -31,9 +32,11 @@ class CorpusClip:
         end_s: where it ends, seconds; None is the end of the file.
         transcript: "" where the corpus gives no words for this clip, None where it gives no transcript at all.
         video: name of the recording, or the speaker, that it shares with other clips; None where only `media` tells.
+        transcribed_by: the model that made the transcript, where the corpus has none (pipeline/transcripts.py).
 
     Raises:
-        ValueError: what `Clip` refuses: an empty clip_id, a span that is empty or negative.
+        ValueError: what `Clip` refuses: an empty clip_id, a span that is empty or negative; a path that no file inside
+            the corpus root can have.
     """
 
     clip_id: str
@@ -42,9 +45,13 @@ class CorpusClip:
     end_s: float | None = None
     transcript: str | None = None
     video: str | None = None
+    transcribed_by: str | None = None
 
     def __post_init__(self) -> None:
         Clip(self.clip_id, self.media, self.start_s, self.end_s)
+        path = PurePosixPath(self.media)
+        if path.is_absolute() or ".." in path.parts or "\0" in self.media:
+            raise ValueError(f"clip {self.clip_id!r}: media must be a path inside the corpus root, got {self.media!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,8 @@ class Corpus:
     def add(self, clip: CorpusClip, where: str) -> bool:
         """Keeps the clip, unless its id is taken: then reports duplicate_id and returns False.
 
+        A transcript of more than MAX_TRANSCRIPT characters is none; it is reported, and the clip kept without.
+
         Args:
             where: the file or file:line that the clip comes from.
         """
@@ -101,6 +110,10 @@ class Corpus:
             self.report("duplicate_id", where, f"clip id {clip.clip_id!r} is taken by {first}, which is kept")
             return False
         self._first_seen[clip.clip_id] = where
+        if len(clip.transcript or "") > MAX_TRANSCRIPT:
+            told = f"more than {MAX_TRANSCRIPT:,} characters are no transcript; mend it"
+            self.report("clip_without_transcript", where, told)
+            clip = replace(clip, transcript=None)
         self.clips.append(clip)
         return True
 
@@ -123,4 +136,4 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"unknown {what} {name!r}; {hint}known: {', '.join(known)}"
+    return f"unknown {what} {name!r}; {hint}known: {', '.join(known) or 'none'}"

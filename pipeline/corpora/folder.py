@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.corpora.base import Corpus, CorpusClip
 from pipeline.corpora.label_rules import add_label, check_label_rule
-from pipeline.corpora.scan import Tree, check_root, is_media, refuse_empty, walk
+from pipeline.corpora.scan import Tree, check_inside, check_root, is_media, refuse_empty, walk
 from pipeline.corpora.tables import Row, Table, decode_text, parse_number, read_columns, read_table
 from pipeline.errors import PipelineError
 
@@ -15,8 +15,8 @@ _DEFAULTS = (_FILE_COLUMN, _TRANSCRIPT_COLUMN, None, None)
 
 
 @dataclass(frozen=True, slots=True)
-class _Columns:
-    """What the columns are called; None where the table has no such column."""
+class Columns:
+    """What a table's columns are called; None where it has no such column."""
 
     file: str
     transcript: str | None
@@ -67,7 +67,7 @@ def read_folder(
         found = read_table(path, table or path.name)
         columns = _columns(found, file_column, transcript_column, label_column, video_column)
         corpus.problems.extend(found.problems)
-        listed = _add_rows(corpus, tree, found, columns, label_rule)
+        listed = add_rows(corpus, tree, found, columns, label_rule)
     elif (file_column, transcript_column or _TRANSCRIPT_COLUMN, label_column, video_column) != _DEFAULTS:
         raise PipelineError(
             f"no *.csv with a column {file_column!r} in {root}, and the columns that are set need one; "
@@ -83,7 +83,7 @@ def read_folder(
 def _find_table(root: Path, file_column: str) -> Path | None:
     paths = sorted(p for p in root.iterdir() if p.suffix.lower() == ".csv" and not p.name.startswith("."))
     try:
-        tables = [path for path in paths if path.is_file() and file_column in read_columns(path)]
+        tables = [path for path in paths if path.is_file() and file_column in read_columns(check_inside(root, path))]
     except OSError as error:
         raise PipelineError(f"cannot read {error.filename}: {error.strerror}; set corpus.table") from error
     if len(tables) > 1:
@@ -92,7 +92,7 @@ def _find_table(root: Path, file_column: str) -> Path | None:
     return tables[0] if tables else None
 
 
-def _columns(table: Table, file: str, transcript: str, label: str | None, video: str | None) -> _Columns:
+def _columns(table: Table, file: str, transcript: str, label: str | None, video: str | None) -> Columns:
     table.require(file, "corpus.file_column")
     if transcript:
         table.require(transcript, "corpus.transcript_column")
@@ -104,11 +104,20 @@ def _columns(table: Table, file: str, transcript: str, label: str | None, video:
         table.require(video, "corpus.video_column")
     else:
         video = next((name for name in _VIDEO_COLUMNS if name in table.columns and name not in (file, label)), None)
-    return _Columns(file, transcript or None, label, video)
+    return Columns(file, transcript or None, label, video)
 
 
-def _add_rows(corpus: Corpus, tree: Tree, table: Table, columns: _Columns, label_rule: str) -> set[str]:
-    """A clip for each row; returns the files that rows list, whether they became clips or not."""
+def add_rows(corpus: Corpus, tree: Tree, table: Table, columns: Columns, label_rule: str) -> set[str]:
+    """Adds a clip for each row of a table, or reports why not.
+
+    Beside the columns named, `clip_id`, `start_s` and `end_s` are read where the table has them.
+
+    Args:
+        tree: what is there; a file that it refused is reported at its row, and taken out of its list.
+        columns: the file column holds paths relative to the corpus root.
+    Returns:
+        the files that rows list, whether they became clips or not.
+    """
     files = set(tree.files)
     listed = set()
     for row in table.rows:
@@ -139,10 +148,10 @@ def _inside(name: str, files: set[str]) -> str:
     return path.as_posix()
 
 
-def _clip(row: Row, media: str, columns: _Columns) -> CorpusClip:
+def _clip(row: Row, media: str, columns: Columns) -> CorpusClip:
     start, end = row.cells.get("start_s"), row.cells.get("end_s")
     return CorpusClip(
-        clip_id=row.cells.get("clip_id", _path_id(media)),
+        clip_id=row.cells.get("clip_id", path_id(media)),
         media=media,
         start_s=parse_number(start) if start else 0.0,
         end_s=parse_number(end) if end else None,
@@ -151,17 +160,18 @@ def _clip(row: Row, media: str, columns: _Columns) -> CorpusClip:
     )
 
 
-def _path_id(path: str) -> str:
+def path_id(path: str) -> str:
+    """The clip id of a file that has no other: its path without the extension."""
     return PurePosixPath(path).with_suffix("").as_posix()
 
 
 def _add_unlisted(corpus: Corpus, tree: Tree, listed: set[str], table: Path | None, *, with_text: bool) -> None:
     """The media files that no row lists: with the .txt beside them where there is no table at all."""
-    texts = {_path_id(path): path for path in reversed(tree.files) if path.lower().endswith(".txt")}
+    texts = {path_id(path): path for path in reversed(tree.files) if path.lower().endswith(".txt")}
     for path in tree.media():
         if path in listed:
             continue
-        clip_id = _path_id(path)
+        clip_id = path_id(path)
         beside = texts.get(clip_id) if with_text and table is None else None
         transcript = _read_transcript(corpus, beside) if beside is not None else None
         if corpus.add(CorpusClip(clip_id, path, transcript=transcript), path) and beside is None and with_text:

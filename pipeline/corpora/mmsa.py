@@ -4,7 +4,7 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.corpora.base import Corpus, CorpusClip
 from pipeline.corpora.label_rules import add_label, check_label_rule
-from pipeline.corpora.scan import check_root, is_media, refuse_empty, walk
+from pipeline.corpora.scan import check_inside, check_root, is_media, refuse_empty, walk
 from pipeline.corpora.tables import Table, read_table
 from pipeline.errors import PipelineError
 
@@ -18,11 +18,16 @@ def segment_id(video: str, n: str) -> str:
 
 
 def find_label_file(root: Path) -> Path | None:
-    """`label.csv` in root, or beside it where root is the folder Raw; None where there is neither."""
-    places = [root / LABEL_FILE]
+    """`label.csv` in root, or beside it where root is the folder Raw; None where there is neither.
+
+    Raises:
+        PipelineError: it is a link to elsewhere.
+    """
+    folders = [root]
     if root.absolute().name.lower() == "raw":
-        places.append(root / ".." / LABEL_FILE)
-    return next((place for place in places if place.is_file()), None)
+        folders.append(root / "..")
+    there = (folder for folder in folders if (folder / LABEL_FILE).is_file())
+    return next((check_inside(folder, folder / LABEL_FILE) for folder in there), None)
 
 
 def read_mmsa(root: Path, *, label_rule: str = "round7") -> Corpus:

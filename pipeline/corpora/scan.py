@@ -21,7 +21,10 @@ MEDIA_SUFFIXES = (
     ".wmv",
     ".3gp",
 )
+AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aiff")
 _NAMES_SHOWN = 8
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_LFS_POINTER_BYTES = 1024  # a pointer is smaller
 
 
 @dataclass(slots=True)
@@ -56,6 +59,11 @@ def is_media(path: str) -> bool:
     return os.path.splitext(path)[1].lower() in MEDIA_SUFFIXES
 
 
+def is_audio(path: str) -> bool:
+    """Whether the file's extension is one of AUDIO_SUFFIXES, in any case."""
+    return os.path.splitext(path)[1].lower() in AUDIO_SUFFIXES
+
+
 def check_root(root: Path) -> None:
     """Refuses a corpus root that cannot be read.
 
@@ -76,6 +84,8 @@ def check_root(root: Path) -> None:
 
 def walk(root: Path, under: str = "") -> Tree:
     """Every file below a folder, hidden ones (.DS_Store, ._a.mp4, __MACOSX/) aside.
+
+    A Git LFS pointer, which lies where a file was never fetched, is refused.
 
     A link is followed where it leads to a file inside the root; linked folders are not entered, since what lies inside
     the root is reached by its own path. A link that leaves the root is refused: a corpus from elsewhere must not pull
@@ -112,8 +122,22 @@ def _sort_in(tree: Tree, folder: str, entries: Iterator[os.DirEntry[str]], insid
             _sort_in_link(tree, path, entry, inside)
         elif entry.is_dir():
             yield path
-        elif entry.is_file():
+        elif not entry.is_file():
+            continue
+        elif _is_lfs_pointer(entry):
+            tree.refuse("missing_file", path, "a Git LFS pointer, not the file itself; fetch it with `git lfs pull`")
+        else:
             tree.files.append(path)
+
+
+def _is_lfs_pointer(entry: os.DirEntry[str]) -> bool:
+    try:
+        if not len(_LFS_POINTER) < entry.stat().st_size < _LFS_POINTER_BYTES:
+            return False
+        with open(entry.path, "rb") as file:
+            return file.read(len(_LFS_POINTER)) == _LFS_POINTER
+    except OSError:  # whoever reads the file says so
+        return False
 
 
 def _is_unicode(path: str) -> bool:
@@ -144,6 +168,17 @@ def _sort_in_link(tree: Tree, path: str, entry: os.DirEntry[str], inside: tuple[
         tree.refuse("unreadable_row", path, outside)
     elif entry.is_file():
         tree.files.append(path)
+
+
+def check_inside(root: Path, path: Path) -> Path:
+    """The path of a corpus' own table, refused where a link leads it out of the root: others' files are not to be read.
+
+    Raises:
+        PipelineError: it leads elsewhere.
+    """
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
+        raise PipelineError(f"{path} is a link that leaves the corpus root; put the file that it stands for there")
+    return path
 
 
 def refuse_empty(corpus: Corpus, looked_for: str) -> None:

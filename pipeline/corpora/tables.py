@@ -4,17 +4,21 @@ import codecs
 import csv
 import io
 import math
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.corpora.base import Problem
+from pipeline.corpora.base import MAX_TRANSCRIPT, Problem
 from pipeline.errors import PipelineError
 
 DELIMITERS = (",", ";", "\t")
 # A quote that is never closed is looked for over this many lines; then the row that opened it is given up alone.
 _MAX_LINES_PER_ROW = 1000
 _HEAD_BYTES = 65536  # enough for any header, and under the csv module's limit for one cell
+# What a formula begins with, also as East Asian keyboards write it; and what begins alike and does nothing.
+_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_HARMLESS = re.compile(r"[+-][A-Za-z0-9_.$/\[\]+-]*")
 # The 4-byte mark first: UTF-32's little-endian one begins with UTF-16's.
 _WIDE_MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -22,6 +26,9 @@ _WIDE_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+# Bytes that are not UTF-8 are Chinese where so many of their characters are GB2312's, the everyday ones. Accented
+# letters read as Chinese give rare ones.
+_CHINESE_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +94,7 @@ def decode_text(data: bytes) -> tuple[str, str | None]:
     notes: list[str] = []
     text = _decode_unicode(data)
     if text is None:
-        text, notes = _decode_lines(data)
+        text, notes = _decode_chinese(data) or _decode_lines(data)
     elif data.startswith(tuple(mark for mark, _ in _WIDE_MARKS)):
         notes = ["read as UTF-16 or UTF-32 by its byte-order mark"]
     if "\0" in text:
@@ -104,6 +111,16 @@ def _decode_unicode(data: bytes) -> str | None:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         return None
+
+
+def _decode_chinese(data: bytes) -> tuple[str, list[str]] | None:
+    """GBK and GB18030, as Chinese spreadsheets save; None where the bytes are none of it."""
+    text = data.decode("gb18030", errors="replace")
+    beyond_ascii = "".join(character for character in text if character > "\x7f")
+    n_everyday = len(beyond_ascii.encode("gb2312", errors="ignore")) // 2
+    if n_everyday < _CHINESE_SHARE * len(beyond_ascii):
+        return None
+    return text, ["read as GBK, a Chinese encoding"]
 
 
 def _decode_lines(data: bytes) -> tuple[str, list[str]]:
@@ -123,11 +140,12 @@ def split_lines(text: str) -> list[str]:
     return list(io.StringIO(text, newline=""))
 
 
-def read_table(path: Path, name: str) -> Table:
+def read_table(path: Path, name: str, *, mend: Callable[[str], tuple[str, str | None]] | None = None) -> Table:
     """Reads a CSV file with a header; a row that cannot be read is a problem and costs no other row.
 
     Args:
         name: how messages call the file; problems are at name:line.
+        mend: what rights the text before it is cut into cells, and says what it did, None where that is nothing.
     Raises:
         PipelineError: the file cannot be opened, is empty, or repeats a column.
     """
@@ -138,6 +156,10 @@ def read_table(path: Path, name: str) -> Table:
     table = Table(name, [])
     if note:
         table.problems.append(Problem("not_utf8", name, f"not UTF-8: {note}"))
+    if mend is not None:
+        text, note = mend(text)
+        if note:
+            table.problems.append(Problem("not_utf8", name, note))
     lines = split_lines(text)
     delimiter = _sniff_delimiter(lines)
     for line, cells in _records(lines, delimiter):
@@ -211,12 +233,11 @@ def _wrong_length(table: Table, line: int, cells: list[str], delimiter: str) -> 
 
 
 def format_table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    r"""CSV text with \n line ends that the csv module reads back to the same cells.
+    r"""CSV text with \n line ends that `parse_rows` reads back to the same cells, and a spreadsheet to text.
 
-    Cells stay as they are, those that begin with = + - or @ included: labels such as -3 and ids such as -a_1 are data,
-    and a mark against spreadsheet formulas would change them.
+    A cell that a spreadsheet would take for a formula is marked (see `mark_cell`).
     """
-    records = list(rows)
+    records = [tuple(map(mark_cell, cells)) for cells in rows]
     # csv quotes a cell for \n, its line end here, but not for a lone \r, at which a reader would cut it in two.
     alone = any("\r" in cell for cells in records for cell in cells)
     text = io.StringIO()
@@ -224,3 +245,53 @@ def format_table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> s
     writer.writerow(columns)
     writer.writerows(records)
     return text.getvalue()
+
+
+def parse_rows(text: str) -> list[tuple[int, list[str]]]:
+    """What `format_table` wrote: each row, the header's first, with the line that it ends on.
+
+    Raises:
+        ValueError: it is not CSV; says on which line.
+    """
+    reader = csv.reader(split_lines(text), strict=True)
+    rows: list[tuple[int, list[str]]] = []
+    before = csv.field_size_limit(MAX_TRANSCRIPT)
+    try:
+        rows += ((reader.line_num, list(map(unmark_cell, cells))) for cells in reader)
+    except csv.Error as error:
+        raise ValueError(f"line {reader.line_num}: {error}") from None
+    finally:
+        csv.field_size_limit(before)
+    return rows
+
+
+def read_records(path: Path) -> list[dict[str, str]]:
+    """The rows of a file that `format_table` wrote, each by its columns' names.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is not UTF-8, not CSV, or has a row of another length than its header.
+    """
+    (_, columns), *rows = parse_rows(path.read_bytes().decode("utf-8-sig")) or [(0, [])]
+    for line, cells in rows:
+        if len(cells) != len(columns):
+            raise ValueError(f"line {line}: expected {len(columns)} cells, got {len(cells)}")
+    return [dict(zip(columns, cells, strict=True)) for _, cells in rows]
+
+
+def mark_cell(cell: str) -> str:
+    """The cell, with a ' before it where a spreadsheet would compute or fetch something instead of showing it.
+
+    That is where it begins with one of = + - @, a tab or a line break. Numbers, and names such as -a_1, of which a
+    data set's ids may be full, are left: a formula needs brackets or quotes to do anything.
+    """
+    return f"'{cell}" if _is_formula(cell.lstrip("'")) else cell
+
+
+def unmark_cell(cell: str) -> str:
+    """What `mark_cell` was given."""
+    return cell[1:] if cell.startswith("'") and _is_formula(cell.lstrip("'")) else cell
+
+
+def _is_formula(cell: str) -> bool:
+    return cell.startswith(_FORMULA_SIGNS) and not _HARMLESS.fullmatch(cell)
