@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import get_window
 
 from extractors.base import Embedding, PlainExtractor, Prepared
 from extractors.clip import Clip
@@ -152,6 +151,6 @@ def _autocorrelation(windowed: NDArray[np.float64]) -> NDArray[np.float64]:
 @cache
 def _window_and_autocorrelation() -> tuple[NDArray[Any], NDArray[Any]]:
     """(640,) Hann window, and its autocorrelation relative to lag 0."""
-    window = get_window("hann", PITCH_WINDOW_SAMPLES, fftbins=True)
+    window = np.hanning(PITCH_WINDOW_SAMPLES + 1)[:-1]
     of_window = _autocorrelation(window)
     return window, of_window / of_window[0]

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from extractors.audio_spectrograms import DB_MEAN, DB_VARIANCE, PREPROCESSING, SpectrogramExtractor
+from extractors.audio_spectrograms import DB_MEAN, DB_VARIANCE, SpectrogramExtractor
+from extractors.log_mel_preparer import PREPROCESSING
 from extractors.logmel import N_MELS
 from extractors.weights import PretrainedWeights
 

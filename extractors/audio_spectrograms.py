@@ -11,18 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from extractors.base import Prepared
 from extractors.batching import Encoded, NetworkExtractor
-from extractors.clip import Clip
 from extractors.errors import WeightsError
-from extractors.logmel import N_MELS, SAMPLE_RATE_HZ, log_mel, n_frames_of
-from extractors.media import Media, MediaNeeds
+from extractors.log_mel_preparer import MAX_FRAMES, LogMelPreparer
+from extractors.logmel import N_MELS
 from extractors.weights import PretrainedWeights, load_into, load_state_dict, locate_file, seeded_init
 
-MAX_FRAMES = 2048  # 20.5 s; what the published networks were trained on
 STRIDE = 16  # input frames per output step
 LENGTH_STEP = 64  # padded lengths are multiples: oneDNN compiles kernels for each length it meets, tens of ms a pass
-PREPROCESSING = f"16 kHz mono, 40 log-mel bands (see extractors/logmel.py), cut to {MAX_FRAMES} frames"
 # Mean and spread of a log-mel in dB. The first batch norm starts from them, so that an untrained network sees numbers
 # of about unit size; a checkpoint replaces them.
 DB_MEAN, DB_VARIANCE = -40.0, 20.0**2
@@ -32,20 +28,6 @@ _MARKS = {
     "audio/davenet": {"batchnorm1.weight", "conv5.weight"},
     "audio/resdavenet": {"batchnorm1.weight", "layer4.0.conv1.weight"},
 }
-
-
-def clip_log_mel(media: Media) -> tuple[NDArray[np.float32], str | None]:
-    """A clip's log-mel as the networks take it, and a note where it was cut.
-
-    Returns:
-        (40, T) dB with T <= 2048; levels are relative to the whole clip's maximum, also when cut.
-    Raises:
-        ExtractionError: why the clip has no audio.
-    """
-    waveform = media.require_waveform()
-    n_frames = n_frames_of(waveform.samples)
-    note = f"cut from {n_frames} to {MAX_FRAMES} frames" if n_frames > MAX_FRAMES else None
-    return log_mel(waveform.samples, waveform.sample_rate_hz, MAX_FRAMES), note
 
 
 def pooled_steps(n_frames: int) -> int:
@@ -79,21 +61,6 @@ def pad(log_mels: Sequence[NDArray[np.float32]], right_context: int = 0) -> Tens
     for row, piece, n in zip(padded, log_mels, n_frames, strict=True):
         row[:, :n] = torch.from_numpy(piece)
     return padded
-
-
-class LogMelPreparer:
-    """A clip -> its log-mel, (40, T) dB with T <= 2048."""
-
-    needs = MediaNeeds(sample_rate_hz=SAMPLE_RATE_HZ)
-
-    def prepare(self, clip: Clip, media: Media) -> Prepared:
-        """The clip's log-mel.
-
-        Raises:
-            ExtractionError: why the clip has no audio.
-        """
-        spectrogram, note = clip_log_mel(media)
-        return Prepared(clip.clip_id, [spectrogram], n_units=spectrogram.shape[1], note=note)
 
 
 class SpectrogramExtractor(NetworkExtractor):

@@ -168,7 +168,7 @@ def read_media(clip: Clip, needs: MediaNeeds) -> Media:
     from extractors.media_reader import read_streams  # imports PyAV, which a run with nothing to do goes without
 
     try:
-        _check_file(clip.media_path)
+        check_file(clip.media_path)
         video, audio = read_streams(clip, needs.frames, needs.sample_rate_hz, needs.crop)
     except ExtractionError as error:
         return Media(error if needs.frames else None, error if needs.sample_rate_hz else None)
@@ -181,8 +181,12 @@ def read_media(clip: Clip, needs: MediaNeeds) -> Media:
     return Media(frames, waveform)
 
 
-def _check_file(path: str) -> None:
-    """Raises ExtractionError where there is no file to decode."""
+def check_file(path: str) -> None:
+    """Refuses what is no file to decode.
+
+    Raises:
+        ExtractionError: it is missing, empty, not to be read, or no file at all.
+    """
 
     def error(cause: str, message: str) -> ExtractionError:
         return ExtractionError("read", cause, f"{path}: {message}")

@@ -59,7 +59,7 @@ def read_streams(
 
 def _read_once(clip: Clip, readers: list[FrameReader | WaveformReader], lead_s: float) -> None:
     """One pass over the file from lead_s before the clip, each packet given to the reader of its stream."""
-    with _open(clip.media_path) as container:
+    with open_container(clip.media_path) as container:
         for reader in readers:
             reader.open(container)
         by_index = {reader.stream.index: reader for reader in readers if reader.failure is None}
@@ -100,8 +100,12 @@ def _packets(
             yield packet
 
 
-def _open(path: str) -> InputContainer:
-    """Opens a local file, and never what a playlist in it points to."""
+def open_container(path: str) -> InputContainer:
+    """Opens a local file, and never what a playlist in it points to.
+
+    Raises:
+        ExtractionError: it is no video or audio, or a playlist.
+    """
     try:
         container = av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except av.FFmpegError as cause:

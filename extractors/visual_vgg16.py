@@ -5,8 +5,9 @@ from typing import cast
 from torch import nn
 from torchvision.models import vgg16
 
+from extractors.frame_preparer import FramePreprocessing
 from extractors.fused_convolutions import ConvolutionsImageByImage
-from extractors.visual_frames import FramePreprocessing, MappedFrameExtractor
+from extractors.visual_frames import MappedFrameExtractor
 from extractors.weights import PretrainedWeights, load_network
 
 PREPROCESSING = FramePreprocessing(256, 224, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -18,7 +19,7 @@ WEIGHTS = PretrainedWeights(
     licence="BSD-3-Clause (torchvision); trained on ImageNet-1k",
     preprocessing=str(PREPROCESSING),
     url="https://download.pytorch.org/models/vgg16-397923af.pth",
-    sha256_prefix="397923af",
+    sha256_prefix="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
 )
 
 

@@ -8,19 +8,25 @@ import hashlib
 import importlib.util
 import json
 import pickle
+import tempfile
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from urllib.parse import urlsplit
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from extractors.errors import WeightsError
 
 _NAMED_AT_MOST = 4  # keys listed in one message
+TIMEOUT_S = 30.0  # without an answer
+_PIECE_BYTES = 2**20
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 
 
@@ -36,7 +42,8 @@ class PretrainedWeights:
         licence: theirs, as far as the publisher states it.
         preprocessing: what the network must be fed, in words.
         url: the file on the publisher's server; None where there is none.
-        sha256_prefix: the first digits of the file's SHA-256; None where none is published.
+        sha256_prefix: the file's SHA-256, all of it where it is downloaded, or its first digits; None where none is
+            published.
     """
 
     extractor: str
@@ -71,7 +78,7 @@ class PretrainedWeights:
         published = bool(self.sha256_prefix) and sha256.startswith(str(self.sha256_prefix))
         if self.sha256_prefix and path.name == self.file_name and not published:
             raise WeightsError(
-                f"{path}: SHA-256 is {sha256[:16]}..., expected {self.sha256_prefix}...; the file is damaged or "
+                f"{path}: SHA-256 is {sha256[:16]}..., expected {self.sha256_prefix[:16]}...; the file is damaged or "
                 f"another one: delete it and get it again from {self.where}"
             )
         kind, _ = split_spec(spec, self)
@@ -156,13 +163,60 @@ def _hub_file(published: PretrainedWeights) -> Path:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        torch.hub.download_url_to_file(published.url, str(path), published.sha256_prefix, progress=True)
-    except (OSError, RuntimeError) as error:  # no network, an HTTP status; a wrong checksum
+        download(published.url, path, published.sha256_prefix)
+    except (OSError, ValueError) as error:  # no network, an HTTP status; a wrong checksum
         raise WeightsError(
             f"cannot download {published.url} ({_one_line(error)}); get the file by other means and put it at "
             f"{path}, or point {published.setting} at it"
         ) from error
     return path
+
+
+class _HttpsAlone(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect that leaves https, where anybody on the way could answer."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if urlsplit(newurl).scheme != "https":
+            raise ValueError(f"it redirects to {newurl[:120]}, which is not https")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def open_url(url: str) -> IO[bytes]:
+    """A stream of what lies at a URL, by way of the system's proxies; redirects are followed to https alone.
+
+    Raises:
+        OSError: no network, an HTTP status.
+        ValueError: it redirects elsewhere.
+    """
+    stream: IO[bytes] = urllib.request.build_opener(_HttpsAlone).open(url, timeout=TIMEOUT_S)
+    return stream
+
+
+def download(url: str, path: Path, sha256_prefix: str | None) -> None:
+    """Fetches a file under a temporary name, with a progress bar, and gives it its own when its checksum is right.
+
+    Args:
+        url: https, or of a file here.
+    Raises:
+        OSError, ValueError: it cannot be had; another scheme, a file cut off, a wrong checksum.
+    """
+    if urlsplit(url).scheme not in ("https", "file"):
+        raise ValueError("it is not https")
+    digest = hashlib.sha256()
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".downloading-") as folder:
+        partial = Path(folder) / path.name
+        with open_url(url) as stream, partial.open("wb") as file:
+            size = int(getattr(stream, "headers", {}).get("Content-Length") or 0)
+            with tqdm(total=size or None, unit="B", unit_scale=True, unit_divisor=1024, desc=path.name) as bar:
+                while piece := stream.read(_PIECE_BYTES):
+                    file.write(piece)
+                    digest.update(piece)
+                    bar.update(len(piece))
+        if size > partial.stat().st_size:
+            raise ValueError(f"it ends after {partial.stat().st_size} of {size} bytes")
+        if sha256_prefix and not digest.hexdigest().startswith(sha256_prefix):
+            raise ValueError(f"its SHA-256 is {digest.hexdigest()[:16]}..., expected {sha256_prefix[:16]}...")
+        partial.replace(path)
 
 
 def file_sha256(path: Path) -> str:

@@ -107,10 +107,7 @@ class Readers:
 
 
 def _settle_in(memory_gb: float) -> None:
-    """Of the process it is called in: one thread, so much memory, an end with the run."""
-    import torch
-
-    torch.set_num_threads(1)
+    """Of the process it is called in: so much memory, and an end with the run."""
     if sys.platform != "win32":
         import resource
 

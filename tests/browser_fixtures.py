@@ -11,7 +11,7 @@ from browser_visit import MANY, Open, Visit
 from media_factory import write_clip
 from page_factory import bare_page, hostile_page, make_page
 
-from pipeline.report import render
+from pipeline.report.html import render
 from pipeline.report.page import Page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

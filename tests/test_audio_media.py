@@ -10,9 +10,9 @@ from audio_factory import voice
 from media_factory import write_clip
 
 from extractors import registry
-from extractors.audio_spectrograms import MAX_FRAMES
 from extractors.base import Embedding, Extractor
 from extractors.clip import Clip
+from extractors.log_mel_preparer import MAX_FRAMES
 from extractors.media import read_media
 
 AUDIO = pytest.mark.parametrize("name", registry.known("audio"))

@@ -12,8 +12,9 @@ from torch.nn import functional
 from extractors import registry
 from extractors.audio_davenet import DAVEnetExtractor
 from extractors.audio_resdavenet import ResDAVEnetExtractor
-from extractors.audio_spectrograms import SpectrogramExtractor, clip_log_mel, pad, padded_frames, pooled_steps
+from extractors.audio_spectrograms import SpectrogramExtractor, pad, padded_frames, pooled_steps
 from extractors.batching import Encoded
+from extractors.log_mel_preparer import clip_log_mel
 from extractors.logmel import log_mel
 from extractors.weights import WeightsError
 

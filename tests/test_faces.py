@@ -10,10 +10,11 @@ from sklearn.datasets import load_sample_image
 
 from extractors.clip import Clip
 from extractors.faces import FaceCutter, square_around
+from extractors.frame_preparer import WITHOUT_FACE
 from extractors.frame_sampling import FrameSampling
 from extractors.media import FrameBatch, Media, MediaNeeds, read_media
 from extractors.visual_efficientnet_lite import PREPROCESSING, EfficientNetLite0
-from extractors.visual_frames import WITHOUT_FACE, FrameMaps
+from extractors.visual_frames import FrameMaps
 from pipeline.config import Settings, VisualSettings, load_settings
 from pipeline.corpora.synthetic.acting import EXPRESSIONS, POSES
 from pipeline.corpora.synthetic.plan import plan_clips

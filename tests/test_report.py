@@ -11,12 +11,13 @@ from media_factory import write_clip
 from report_factory import MODALITIES, QUICK, finish, planted, write_features, write_workdir
 from sklearn.metrics import adjusted_rand_score
 
-import pipeline.report as package
+import pipeline.report.html as package
 from pipeline.config import load_settings
 from pipeline.corpora.base import CorpusClip
 from pipeline.errors import PipelineError
 from pipeline.reduce import reduce
-from pipeline.report import gather, render, report, script_json
+from pipeline.report.contents import gather
+from pipeline.report.html import render, report, script_json
 from tib import TIB
 
 pytestmark = pytest.mark.usefixtures("one_thread")

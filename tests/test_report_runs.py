@@ -8,7 +8,8 @@ import pytest
 from report_factory import planted, views_run, write_views
 
 from pipeline.errors import PipelineError
-from pipeline.report import gather, script_json
+from pipeline.report.contents import gather
+from pipeline.report.html import script_json
 from pipeline.report.run import read_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")

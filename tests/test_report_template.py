@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from page_factory import ATTACK, bare_page, hostile_page, make_page, poisoned
 
-import pipeline.report
-from pipeline.report import render
+import pipeline.report.html
+from pipeline.report.html import render
 from pipeline.report.page import Page
 
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}

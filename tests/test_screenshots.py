@@ -11,7 +11,7 @@ import pytest
 from page_factory import make_page
 
 from pipeline.errors import PipelineError
-from pipeline.report import render
+from pipeline.report.html import render
 
 SCRIPT = Path(__file__).parents[1] / "docs" / "screenshots.py"
 

@@ -71,20 +71,15 @@ def our_vgg16(whole_vgg16):
     return VGG16(weights=str(whole_vgg16[1]), device="cpu", batch_size=2)
 
 
-# The official preset's steps, by the transforms that resize in uint8.
-AS_PRESET = transforms.Compose(
-    [
-        transforms.Resize(256, antialias=True),
-        transforms.CenterCrop(224),
-        transforms.ToDtype(torch.float32, scale=True),
-        transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    ]
-)
+def as_preset(frames: np.ndarray) -> torch.Tensor:
+    """(T, 3, H, W) uint8 as torchvision's own preset makes them of Pillow images."""
+    preset = VGG16_Weights.IMAGENET1K_V1.transforms()
+    return torch.stack([preset(Image.fromarray(frame.transpose(1, 2, 0))) for frame in frames])
 
 
 def expected_vgg16(network, frames: np.ndarray) -> np.ndarray:
     """The input of the last dropout is the second 4096-unit layer after ReLU."""
-    batch = AS_PRESET(torch.from_numpy(frames))
+    batch = as_preset(frames)
     return hooked(network, network.classifier[5], batch)
 
 
@@ -110,15 +105,11 @@ def test_vgg16_keeps_no_classifier(our_vgg16):
     assert n_parameters == VGG16_Weights.IMAGENET1K_V1.meta["num_params"] - 1000 * 4096 - 1000
 
 
-def test_vgg16_preprocessing_is_the_official_preset():
-    frames = smooth_frames(2, 61, 145)
-    preset = VGG16_Weights.IMAGENET1K_V1.transforms()
-    ours = visual_vgg16.PREPROCESSING
-    got = ours.normalise(torch.from_numpy(np.stack([ours.cropped(frame) for frame in frames])))
-    pillow = torch.stack([preset(Image.fromarray(frame.transpose(1, 2, 0))) for frame in frames])
-    off = (got - pillow).abs() * 255 * torch.tensor(ours.std)[:, None, None]  # in levels of a pixel
-    assert off.max() < 1.01
-    assert (off > 0.5).float().mean() < 0.02
+@pytest.mark.parametrize("size", [(61, 145), (360, 640), (300, 227), (256, 256)])
+def test_vgg16_preprocessing_is_the_official_preset(size, our_vgg16):
+    frames = smooth_frames(2, *size)
+    crops = our_vgg16.preparer.prepare(CLIP, still_media(frames)).inputs
+    np.testing.assert_allclose(our_vgg16.images(torch.from_numpy(crops)), as_preset(frames), atol=1e-6)
 
 
 def test_vgg16_record_matches_torchvision():
@@ -157,10 +148,12 @@ def test_lite0_is_the_whole_networks_pooled_features(our_lite0, whole_lite0):
         [
             transforms.Resize(256, InterpolationMode.BICUBIC, antialias=True),
             transforms.CenterCrop(224),
+            transforms.PILToTensor(),
             transforms.Lambda(lambda x: (x.float() - 127.0) / 128.0),
         ]
     )
-    expected = hooked(whole_lite0, whole_lite0._dropout, published(torch.from_numpy(frames)))
+    batch = torch.stack([published(Image.fromarray(frame.transpose(1, 2, 0))) for frame in frames])
+    expected = hooked(whole_lite0, whole_lite0._dropout, batch)
     np.testing.assert_allclose(embed(our_lite0, still_media(frames)), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -248,7 +241,7 @@ def feature_maps(backbone: MappedFrameExtractor, media: Media) -> tuple[np.ndarr
 
 def test_vgg16s_map_is_torchvisions_before_the_last_pool(whole_vgg16, our_vgg16):
     frames = smooth_frames(2, 97, 203)
-    batch = AS_PRESET(torch.from_numpy(frames))
+    batch = as_preset(frames)
     with torch.no_grad():
         expected = whole_vgg16[0].eval().features[:-1](batch).numpy()
     vector, maps = feature_maps(our_vgg16, still_media(frames))

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from extractors.audio_spectrograms import PREPROCESSING, LogMelPreparer
 from extractors.base import Embedding, PlainExtractor, Prepared
+from extractors.log_mel_preparer import PREPROCESSING, LogMelPreparer
 from extractors.logmel import N_MELS
 
 

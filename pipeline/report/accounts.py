@@ -1,6 +1,5 @@
 """What became of every clip: embedded, failed or left out, modality by modality, so that the sums come out."""
 
-import csv
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from extractors.clip import Clip
 from pipeline.config import Settings
 from pipeline.corpora.base import LOSING_KINDS
+from pipeline.corpora.tables import read_records
 from pipeline.errors import PipelineError
 from pipeline.report.page import Failure
 from pipeline.report.run import FinishedRun, Material
@@ -65,14 +65,12 @@ def _lost_before(settings: Settings) -> list[Failure]:
     """What the corpus holds and the manifest does not, as prepare told it."""
     path = (settings.views or settings.work) / "problems.csv"
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, strict=True))
         return [
             Failure(row["where"], "all", "prepare", row["kind"], row["message"])
-            for row in rows
+            for row in read_records(path)
             if row["kind"] in LOSING_KINDS
         ]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, KeyError, csv.Error) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise PipelineError(f"cannot read {path} ({error}); run `prepare` again") from None

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from extractors.clip import Clip
 from pipeline.config import Settings
+from pipeline.provenance import redacted
 from pipeline.readers import Readers
 from pipeline.report.accounts import accounts
 from pipeline.report.clip_facts import ClipFacts, clip_facts
@@ -73,7 +74,7 @@ def gather(settings: Settings, *, embed_media: bool = False) -> Page:
         failures=failures,
         counts=counts,
         provenance=provenance(run),
-        config=run.config,
+        config=redacted(run.config),
         commands=commands(run),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
     )

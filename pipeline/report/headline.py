@@ -112,6 +112,10 @@ def _warnings(figures: Headline, run: FinishedRun, scores: Sequence[Score], n_la
         f"The {modality} encoder has random weights: it was never trained, so its embeddings mean little."
         for modality in _untrained(run)
     ]
+    found += [
+        f"The words of {count:,} of {figures.n_clips:,} clips were made by {model}; nobody has checked them."
+        for model, count in run.record.get("transcripts_made", {}).items()
+    ]
     n, k, used = figures.n_clips, figures.n_clusters, figures.n_clusters_used
     if used == 1:
         found.append("All clips are in one cluster: nothing was told apart.")

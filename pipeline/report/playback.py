@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from extractors.clip import Clip
 from extractors.frame_sampling import FrameSampling
 from extractors.media import FrameBatch, MediaNeeds, Waveform, read_media
+from extractors.media_reader import open_container
 
 # FFmpeg's name of a container -> the video and audio codecs in it that Chromium, Firefox and Safari all play.
 PLAYABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -42,9 +43,9 @@ def probe(path: str) -> tuple[str, float | None]:
     Returns:
         "video" or "audio" where it plays as it is, else "other"; seconds, None where the header does not say.
     Raises:
-        av.FFmpegError: not a media file.
+        ExtractionError: not a media file.
     """
-    with av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace") as container:
+    with open_container(path) as container:
         duration_s = container.duration / av.time_base if container.duration else None
         video, audio = PLAYABLE.get(container.format.name, ((), ()))
         if container.format.name == "matroska,webm" and not path.lower().endswith(".webm"):

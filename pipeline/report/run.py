@@ -1,7 +1,5 @@
 """What a finished run left on disk, and what is known of its clips: read once, row by row as in assignments.csv."""
 
-import csv
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +11,13 @@ from numpy.typing import NDArray
 from extractors.clip import Clip
 from pipeline.align import Views
 from pipeline.config import MODALITIES, Settings
+from pipeline.corpora.tables import read_records
 from pipeline.errors import PipelineError
 from pipeline.evaluate import labels_of, read_assignments
 from pipeline.manifest import to_clip
 from pipeline.metrics import clustering_scores
 from pipeline.prepare import manifest_of
+from pipeline.records import Run, check_record, read_metrics, read_record
 from pipeline.reduce import views_of
 from tib import TIB
 
@@ -82,10 +82,17 @@ def read_run(folder: Path) -> FinishedRun:
     Raises:
         PipelineError: no finished and evaluated run there, or files in it that are not of one run.
     """
-    record = _read_record(folder / "run.json", f"no finished run in {folder}", "run `train` first")
-    if not {"n_clusters", "views_digest", "finished"} <= record.keys():
-        raise PipelineError(f"no finished run in {folder}: run.json is not a run's record; run `train` first")
-    metrics = _read_record(folder / "metrics.json", f"the run in {folder} is not evaluated", "run `evaluate` first")
+    try:
+        record = read_record(folder / "run.json")
+        if not {"n_clusters", "views_digest", "finished"} <= record.keys():
+            raise PipelineError(f"no finished run in {folder}: run.json is not a run's record; run `train` first")
+        check_record(record, Run)
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"no finished run in {folder} ({error}); run `train` first") from None
+    try:
+        metrics = read_metrics(folder / "metrics.json")
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"the run in {folder} is not evaluated ({error}); run `evaluate` first") from None
     assignments = read_assignments(folder)
     try:
         model = TIB.load(folder, device="cpu")
@@ -102,19 +109,8 @@ def read_run(folder: Path) -> FinishedRun:
     return FinishedRun(folder, record, metrics, list(assignments), clusters, model, history, config)
 
 
-def _read_record(path: Path, what: str, remedy: str) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(record, dict):
-            raise ValueError("not an object")
-    except (OSError, ValueError) as error:
-        raise PipelineError(f"{what} ({error}); {remedy}") from None
-    return record
-
-
 def _read_history(path: Path) -> dict[str, list[float | None]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, strict=True))
+    rows = read_records(path)
     names = [name for name in (rows[0] if rows else {}) if name != "step"]
     return {name: [_finite(float(row[name])) if row[name] else None for row in rows] for name in names}
 
