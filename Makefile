@@ -3,6 +3,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 UV_VERSION := 0.13.9
+PIP_AUDIT_VERSION := 2.9.0
 PY := .venv/bin/python
 READY := .venv/.ready
 
@@ -19,13 +20,19 @@ define INSTALL_CHROMIUM
 	{ echo 'error: no Chromium; install it (apt-get install chromium, as root), then run this again' >&2; exit 2; }
 endef
 
+# Whether PyPI tells holes that are known here and now: a mirror may not, and a machine without network cannot.
+ADVISORIES_ANSWER = $(PY) -c 'import json, signal, urllib.request as web; signal.alarm(5); \
+	json.load(web.urlopen("https://pypi.org/pypi/pip/24.0/json", timeout=4))["vulnerabilities"]' >/dev/null 2>&1
+AUDIT = .venv/bin/uv tool run pip-audit@$(PIP_AUDIT_VERSION) --strict --disable-pip --require-hashes \
+	--progress-spinner off -r requirements.lock
+
 .NOTPARALLEL:
-.PHONY: bench-tib bench-davenet bench-extract help setup demo test test-browser lint lock docs screenshots
-.PHONY: prepare pretrain-audio extract reduce train evaluate report predict run status doctor export import
+.PHONY: bench-tib bench-davenet bench-extract bench-faults help setup demo test test-browser lint audit lock docs screenshots
+.PHONY: prepare transcribe pretrain-audio extract reduce train evaluate report predict run rerun status doctor export import
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
-	@echo '  Variables: CONFIG=configs/x.yaml CLIPS=DIR VIEWS=DIR LABELS=FILE OUT=DIR SET="a.b=c d.e=f" ARGS="..."'
+	@echo '  Variables: CONFIG=configs/x.yaml CLIPS=DIR VIEWS=DIR LABELS=FILE OUT=DIR CSV=FILE SET="a.b=c d.e=f" ARGS="..."'
 	@echo '  Every stage lists its settings: make train ARGS=--help; and takes ARGS="-v", -q (quiet) or --json'
 
 setup: $(READY) ## .venv with the locked packages; the other targets do it themselves
@@ -52,10 +59,15 @@ test-browser: $(READY) ## the tests of the report's page, in a headless Chromium
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || $(INSTALL_CHROMIUM)
 	$(PY) -m pytest -n 1 -m browser $(ARGS)
 
-lint: $(READY) ## format, lint and type checks
+lint: $(READY) ## format, lint and type checks, and where PyPI answers the audit, which stops nothing
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+	@if $(ADVISORIES_ANSWER); then $(AUDIT) || echo 'audit: look at the above; it does not stop lint'; \
+		else echo 'audit: skipped, as PyPI tells no advisories here within 5 s'; fi
+
+audit: $(READY) ## holes that are known in the locked packages; needs the network
+	@$(AUDIT)
 
 lock: .venv/bin/uv ## requirements.lock anew from pyproject.toml
 	.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --upgrade \
@@ -69,6 +81,9 @@ screenshots: $(READY) ## docs/images anew from the demo's report
 
 prepare: $(READY) ## corpus -> manifest and labels; says what does not match
 	@$(PY) -m pipeline prepare $(OPTIONS) $(CLIPS_OPTION) $(ARGS)
+
+transcribe: $(READY) ## words for clips that have none, by a speech recogniser; MODEL=openai/whisper-base, or a folder
+	@$(PY) -m pipeline transcribe $(OPTIONS) $(CLIPS_OPTION) $(if $(MODEL),--model '$(MODEL)') $(ARGS)
 
 pretrain-audio: $(READY) ## raw clips -> an audio encoder of their own, without labels; extract does it where it is missing
 	@$(PY) -m pipeline pretrain-audio $(OPTIONS) $(CLIPS_OPTION) $(ARGS)
@@ -96,11 +111,15 @@ predict: $(READY) ## clusters for new clips, RUN=results/x CLIPS=DIR (or VIEWS=D
 run: $(READY) ## all of these, each skipping what is done
 	@$(PY) -m pipeline run $(OPTIONS) $(CLIPS_OPTION) $(OUT_OPTION) $(ARGS)
 
+rerun: $(READY) ## a finished run made again and compared, RUN=results/x (OUT=DIR, CLIPS=DIR for raw clips)
+	@$(PY) -m pipeline rerun '$(or $(RUN),$(error give RUN=results/x))' $(CLIPS_OPTION) $(OUT_OPTION) $(ARGS)
+
 status: $(READY) ## what each stage has done, and what it would do now
 	@$(PY) -m pipeline status $(OPTIONS) $(CLIPS_OPTION) $(if $(VIEWS),--views '$(VIEWS)') $(OUT_OPTION) $(ARGS)
 
-doctor: $(READY) ## whether this machine can run the stages, and what to do where it cannot
-	@$(PY) -m pipeline doctor $(OPTIONS) $(CLIPS_OPTION) $(if $(VIEWS),--views '$(VIEWS)') $(OUT_OPTION) $(ARGS)
+doctor: $(READY) ## whether this machine can run the stages, and what in the clips (CLIPS=DIR) will fail; CSV=FILE keeps it
+	@$(PY) -m pipeline doctor $(OPTIONS) $(CLIPS_OPTION) $(if $(VIEWS),--views '$(VIEWS)') $(OUT_OPTION) \
+		$(if $(CSV),--csv '$(CSV)') $(ARGS)
 
 export: $(READY) ## features for other programs, FORMAT=npy|npz|csv|parquet|mmsa|hf OUT=DIR (VIEWS=DIR, RUN=results/x)
 	@$(PY) -m pipeline export $(if $(RUN),--run '$(RUN)',--config $(CONFIG)) $(SETS) \
@@ -114,6 +133,9 @@ bench-davenet: $(READY) ## what training DAVEnet on the corpus' own clips gives,
 
 bench-extract: $(READY) ## how fast clips become embeddings against a plain loop, as JSON and a table; ARGS=--quick for minutes
 	@OMP_WAIT_POLICY=PASSIVE $(PY) -m benchmarks.bench_extract $(ARGS)
+
+bench-faults: $(READY) ## what is lost when stages are killed, disks refuse and files are damaged; ARGS=--quick for minutes
+	@$(PY) -m benchmarks.bench_faults $(ARGS)
 
 bench-tib: $(READY) ## quality and speed of TIB, as JSON; ARGS=--quick for minutes
 	@$(PY) -m benchmarks.bench_tib $(ARGS)

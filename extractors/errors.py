@@ -53,8 +53,10 @@ def as_extraction_error(stage: str, error: Exception) -> ExtractionError:
     """Any exception as a clip's failure in this stage; one that is a clip's failure already, as it is."""
     if isinstance(error, ExtractionError):
         return error
-    cause = "out_of_memory" if is_out_of_memory(error) else "unexpected"
-    return ExtractionError(stage, cause, f"{type(error).__name__}: {' '.join(str(error).split())}")
+    if is_out_of_memory(error):
+        todo = "cut the clip shorter" + ("" if stage == "encode" else ", or raise extract.clip_memory_gb")
+        return ExtractionError(stage, "out_of_memory", f"needs more memory than it may have; {todo}")
+    return ExtractionError(stage, "unexpected", f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
 class WeightsError(Exception):

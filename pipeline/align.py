@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import MODALITIES
 from pipeline.errors import PipelineError
+from pipeline.records import read_json
 from pipeline.store import EmbeddingStore
 
 PUBLISHED_NAMES = {"video": "visual"}  # the published demo's file names -> ours
@@ -136,7 +137,7 @@ def _read_clip_ids(folder: Path, n_clips: int) -> list[str]:
     if not path.exists():
         return [str(row) for row in range(n_clips)]
     try:
-        clip_ids = json.loads(path.read_text(encoding="utf-8"))
+        clip_ids = read_json(path)
     except (OSError, ValueError) as error:
         raise PipelineError(f"cannot read {path}: {error}") from None
     if not isinstance(clip_ids, list) or len(clip_ids) != n_clips:

@@ -8,7 +8,8 @@ results/<run>/
     audio.safetensors   where the audio encoder was trained on this corpus: its weights, and audio.json, their record
     reduction/          what reduced the embeddings, copied from the workdir: `predict` needs this folder alone
     config.yaml         every setting as it was used
-    run.json            versions, commit, seeds, durations; written last, so that its presence says the rest is whole
+    run.json            settings, versions, commit, seeds, machine, durations: what `rerun` needs and compares; written
+                        last, so that its presence says the rest is whole
 """
 
 import json
@@ -30,8 +31,11 @@ from pipeline.corpora.tables import format_table
 from pipeline.errors import PipelineError
 from pipeline.files import check_writable, link_or_copy, write_atomic
 from pipeline.metrics import clustering_scores
-from pipeline.provenance import environment, stable_hash
-from pipeline.reduce import encoders_of, keep_reduction, untrained
+from pipeline.prepare import manifest_of
+from pipeline.provenance import arithmetic, environment, stable_hash
+from pipeline.records import read_record
+from pipeline.reduce import encoders_of, keep_reduction, made_with_of, untrained
+from pipeline.transcripts import made_by
 
 if TYPE_CHECKING:
     from tib import TIB, StepReport
@@ -208,9 +212,17 @@ def _keep_own_encoders(settings: Settings) -> None:
             link_or_copy(source, target)
 
 
+def _transcripts_made(settings: Settings, views: Views) -> dict[str, int]:
+    """Model -> clustered clips whose words it made; {} where the corpus has them all."""
+    if settings.views is not None or "text" not in views.arrays or not (settings.work / "corpus.json").exists():
+        return {}
+    clustered = set(views.clip_ids)
+    return dict(made_by(clip for clip in manifest_of(settings)[0] if clip.clip_id in clustered))
+
+
 def _inputs_of(out: Path) -> str | None:
     try:
-        return str(json.loads((out / "run.json").read_text(encoding="utf-8"))["inputs"])
+        return str(read_record(out / "run.json")["inputs"])
     except (OSError, ValueError, KeyError, TypeError):
         return None  # not there or not whole: trained again
 
@@ -233,6 +245,8 @@ def _write(settings: Settings, views: Views, model: "TIB", inputs: Mapping[str, 
     model.save(out)
     keep_reduction(settings, out)
     _keep_own_encoders(settings)
+    from tib.config import resolve_device
+
     resolved = settings.model_dump(mode="json")
     write_atomic(out / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
     encoders = encoders_of(settings)
@@ -247,8 +261,14 @@ def _write(settings: Settings, views: Views, model: "TIB", inputs: Mapping[str, 
         "stability": model.stability_,
         "restarts": len(model.restart_labels_),
         "n_clips": len(views.clip_ids),
+        "settings": resolved,
         "encoders": encoders,
+        "made_with": {
+            "train": {"device": str(resolve_device(settings.train.device)), **arithmetic()},
+            **made_with_of(settings),
+        },
         "untrained_encoders": untrained(encoders),
+        "transcripts_made": _transcripts_made(settings, views),
         "views": {name: list(array.shape) for name, array in views.arrays.items()},
         "seconds": {"train": round(seconds, 3)},
         **environment(),

@@ -1,10 +1,9 @@
 """What lies beside cached features, in a CSV of clip_id and one more column: transcripts.csv, splits.csv."""
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.corpora.tables import format_table, split_lines
+from pipeline.corpora.tables import format_table, parse_rows
 from pipeline.errors import PipelineError
 from pipeline.files import write_atomic
 
@@ -31,15 +30,14 @@ def read_column(folder: Path, column: str) -> dict[str, str]:
         return {}
     values: dict[str, str] = {}
     try:
-        rows = csv.reader(split_lines(path.read_bytes().decode("utf-8-sig")), strict=True)
-        header = next(rows, [])
+        (_, header), *rows = parse_rows(path.read_bytes().decode("utf-8-sig")) or [(0, [])]
         if header != ["clip_id", column]:
             raise ValueError(f"expected the header clip_id,{column}, got {','.join(header)!r}")
-        for row in rows:
+        for line, row in rows:
             if len(row) != 2 or row[0] in values:
-                raise ValueError(f"line {rows.line_num}: expected an id of its own and a {column}, got {row}")
+                raise ValueError(f"line {line}: expected an id of its own and a {column}, got {row}")
             values[row[0]] = row[1]
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError) as error:
         raise PipelineError(f"cannot read {path} ({error}); correct it, or delete it") from None
     return values
 

@@ -6,6 +6,7 @@ Classes behind the door take plain arguments; settings stop here.
 
 import difflib
 import re
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -20,6 +21,7 @@ from pydantic import (
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    field_validator,
     model_validator,
 )
 
@@ -27,12 +29,22 @@ from pipeline.errors import PipelineError
 from pipeline.provenance import stable_hash
 
 MODALITIES = ("visual", "text", "audio")
+MAX_CONFIG_BYTES = 1_000_000
+_shown = reprlib.Repr()  # a value as a message shows it, whatever its size
+_shown.maxstring = _shown.maxother = 100
 
 
 class Section(BaseModel):
     """A group of settings: frozen, and closed to keys it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _no_nul(cls, value: Any) -> Any:
+        if isinstance(value, str | Path) and "\0" in str(value):
+            raise ValueError("it holds a NUL character, which no name can; leave that out")
+        return value
 
 
 def _auto_or(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
@@ -44,20 +56,29 @@ AUTO: Any = "auto"  # the program chooses, and says what it chose
 Count = Annotated[int, Field(ge=1), *_OR_AUTO]
 
 
+def _folder_name(name: str) -> str:
+    """Folders are named after it: it may not lead elsewhere."""
+    if name in (".", "..") or set(name) & set("/\\\0"):
+        raise ValueError(f"expected a plain name, got {name!r}; a folder goes into workdir or out")
+    return name
+
+
 class CorpusSettings(Section):
     """Where the raw clips are and how the folder is laid out. A setting left at null is the layout's own default."""
 
-    kind: str = Field("folder", description="layout: mosi, mmsa, folder or synthetic")
+    kind: str = Field("folder", description="layout of the folder with the raw clips (docs/data-layouts.md)")
     root: Path | None = Field(None, description="folder with the raw clips (CLIPS= on the make command line)")
     label_rule: Literal["round7", "sign3", "sign2", "as_is"] | None = Field(
         None, description="how a raw label becomes a class (pipeline/corpora/label_rules.py)"
     )
     labels_csv: str | None = Field(None, description="mosi: a CSV with clip_id,label, for the raw layout")
     table: str | None = Field(None, description="folder: CSV of the clips, relative to root")
-    file_column: str | None = Field(None, description="folder: column with the media file")
-    transcript_column: str | None = Field(None, description="folder: column with the words")
-    label_column: str | None = Field(None, description="folder: column with the label, if any")
-    video_column: str | None = Field(None, description="folder: column with the recording or speaker clips share")
+    file_column: str | None = Field(None, description="folder, hf: column with the media file")
+    transcript_column: str | None = Field(None, description="folder, hf: column with the words")
+    label_column: str | None = Field(
+        None, description="folder, hf, meld: column with the label; grid: word to score against"
+    )
+    video_column: str | None = Field(None, description="folder, hf: column with the recording or speaker clips share")
     clips_per_class: int | None = Field(None, ge=1, description="synthetic: clips drawn for each of 7 classes")
     seed: int | None = Field(None, ge=0, description="synthetic: seed of the whole corpus")
 
@@ -194,6 +215,18 @@ class ExtractSettings(Section):
         return tuple(m for m in MODALITIES if getattr(self, m) is not None)
 
 
+class TranscribeSettings(Section):
+    """Words by a speech recogniser, for clips that the corpus has none for, where `transcribe` is called."""
+
+    model: str = Field("openai/whisper-base", description="Hugging Face model id, or a folder with a model")
+    language: str | None = Field(
+        None, description="Whisper: what is spoken, en or english; null is heard from each clip"
+    )
+    chunk_length_s: float = Field(30.0, ge=1, description="longer clips are cut into pieces of this, which overlap")
+    batch_size: Count = Field(AUTO, description="pieces a forward pass")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto is CUDA where there is one")
+
+
 class PretrainSettings(Section):
     """Training the audio encoder on the corpus' own clips, unlabelled: which sound belongs to which picture."""
 
@@ -261,12 +294,15 @@ class TrainSettings(Section):
 class Settings(Section):
     """Everything a run is made from."""
 
-    name: str = Field("run", description="name of the run; the config file's own name where not given")
+    name: Annotated[str, AfterValidator(_folder_name)] = Field(
+        "run", description="name of the run; the config file's own name where not given"
+    )
     workdir: Path | None = Field(None, description="manifest, features, reduced views; default work/<name>")
     out: Path | None = Field(None, description="results; default <workdir>/results/<name>, results/<name> with views")
     views: Path | None = Field(None, description="cached features to cluster, in place of the workdir's own")
     labels: Path | None = Field(None, description="labels to score with: CSV (clip_id,label) or .npy")
     corpus: CorpusSettings = CorpusSettings()
+    transcribe: TranscribeSettings = TranscribeSettings()
     extract: ExtractSettings = ExtractSettings()
     pretrain: PretrainSettings = PretrainSettings()
     reduce: ReduceSettings = ReduceSettings()
@@ -359,7 +395,7 @@ def load_settings(config: Path | None, overrides: Iterable[str] = (), **shortcut
         if not separator or not key.strip():
             raise PipelineError(f"--set takes key=value, got {override!r}; e.g. --set train.n_clusters=7")
         try:
-            value = yaml.safe_load(text)
+            value = _load_yaml(text)
         except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
             raise PipelineError(f"--set {key}: cannot read {text!r} as YAML ({_first_line(error)})") from None
         if "#" in text and (value is None or isinstance(value, str)) and text.lstrip()[:1] not in ("'", '"'):
@@ -379,7 +415,9 @@ def load_settings(config: Path | None, overrides: Iterable[str] = (), **shortcut
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise ValueError(f"it is larger than {MAX_CONFIG_BYTES // 1000} kB; expected a page of settings")
+        values = _load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise PipelineError(f"no such config file: {path}; the shipped ones are in configs/") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -391,6 +429,30 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise PipelineError(f"{path}: expected settings as `key: value`, got a {type(values).__name__}")
     return values
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML's plain values alone. An alias (`*name`) is refused: a few lines of them stand for a billion values."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(
+                problem="an alias (*), which settings do not take: write it out", problem_mark=mark
+            )
+        return super().compose_node(parent, index)
+
+
+def _load_yaml(text: str) -> Any:
+    """Plain values of a YAML text.
+
+    Raises:
+        yaml.YAMLError, ValueError: it is none, holds an alias, or is nested deeper than anything that is meant.
+    """
+    try:
+        return yaml.load(text, _PlainLoader)  # noqa: S506 - a SafeLoader
+    except RecursionError:
+        raise ValueError("it is nested too deeply; expected settings as `key: value`") from None
 
 
 def _first_line(error: Exception) -> str:
@@ -407,7 +469,7 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
             inner = values[section] = {}
         if not isinstance(inner, dict):
             above = ".".join(sections[: depth + 1])
-            raise PipelineError(f"cannot set {key}: {above} is {inner!r}, not a group of settings")
+            raise PipelineError(f"cannot set {key}: {above} is {_shown.repr(inner)}, not a group of settings")
         values = inner
     values[last] = value
 
@@ -436,13 +498,13 @@ def _explain(error: ValidationError, lines: Mapping[str, str]) -> Iterator[str]:
             yield f"{where}unknown setting {key!r}; {nearest(key, known)}"
         elif item["type"] == "literal_error":
             choices = re.findall(r"'([^']*)'", item["ctx"]["expected"])
-            close = difflib.get_close_matches(str(item["input"]), choices, n=1)
+            close = difflib.get_close_matches(_shown.repr(item["input"]).strip("'"), choices, n=1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
-            yield f"{where}{key}: unknown value {item['input']!r}; known: {', '.join(choices)}{hint}"
+            yield f"{where}{key}: unknown value {_shown.repr(item['input'])}; known: {', '.join(choices)}{hint}"
         elif item["type"] == "value_error":
             yield f"{where}{key}: {item['ctx']['error']}"
         else:
-            yield f"{where}{key}: {item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}"
+            yield f"{where}{key}: {item['msg'][0].lower()}{item['msg'][1:]}, got {_shown.repr(item['input'])}"
 
 
 def setting_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

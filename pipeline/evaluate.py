@@ -1,6 +1,5 @@
 """Stage evaluate: how good a run's clusters are, against ground truth where there is one, and against baselines."""
 
-import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,11 +11,13 @@ from numpy.typing import NDArray
 from pipeline.align import Views, load_npy
 from pipeline.config import Settings
 from pipeline.console import progress, say, table
+from pipeline.corpora.tables import read_records
 from pipeline.errors import PipelineError
 from pipeline.files import write_atomic
 from pipeline.manifest import read_labels
 from pipeline.metrics import clustering_scores
 from pipeline.provenance import stable_hash
+from pipeline.records import Run, read_metrics, read_record
 from pipeline.reduce import encoders_of, untrained
 
 BASELINE_SEEDS = range(5)
@@ -70,7 +71,7 @@ def evaluate(settings: Settings, views: Views, labels: Mapping[str, str]) -> dic
 def is_scored(settings: Settings, labels: Mapping[str, str]) -> bool:
     """Whether metrics.json is of this very run and these labels."""
     try:
-        metrics = json.loads((settings.results / "metrics.json").read_text(encoding="utf-8"))
+        metrics = read_record(settings.results / "metrics.json")
         return bool(metrics["inputs"] == _inputs(_finished_run(settings.results), labels))
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -87,10 +88,10 @@ def _inputs(run: Mapping[str, Any], labels: Mapping[str, str]) -> str:
 
 def _finished_run(out: Path) -> dict[str, Any]:
     try:
-        run = json.loads((out / "run.json").read_text(encoding="utf-8"))
-        if not {"inputs", "views_digest", "n_clusters"} <= run.keys():
+        run = read_record(out / "run.json", Run)
+        if "inputs" not in run:
             raise ValueError("it is not a run's record")
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise PipelineError(f"no finished run in {out} ({error}); run `train` first") from None
     return run
 
@@ -99,7 +100,7 @@ def show(settings: Settings) -> None:
     """Prints what evaluate wrote before, and where the page is."""
     path = settings.results / "metrics.json"
     try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
+        metrics = read_metrics(path)
     except (OSError, ValueError) as error:
         raise PipelineError(f"cannot read {path} ({error}); run `evaluate` again") from None
     _tell(metrics, settings.results)
@@ -165,9 +166,9 @@ def _tell(metrics: Mapping[str, Any], out: Path) -> None:
         return
     scores, restarts = metrics["scores"], metrics["restarts"]
     rows: list[tuple[str, ...]] = [("TIB", *(f"{scores[s]:.3f}" for s in SCORES[:3]), str(used))]
-    if metrics["n_restarts"] > 1:
+    if metrics.get("n_restarts", 1) > 1:
         rows.append((f"TIB, each of {metrics['n_restarts']} restarts", *_spread(restarts)))
-    rows += [(name, *_spread(values)) for name, values in metrics["baselines"].items()]
+    rows += [(name, *_spread(values)) for name, values in metrics.get("baselines", {}).items()]
     rows.append(("majority class", f"{scores['majority_acc']:.3f}", "0.000", "0.000", "1"))
     title = f"evaluate: {metrics['n_scored']} clips with a label (mean ± sd over restarts or seeds)"
     table(title, ("", "ACC", "NMI", "ARI", "clusters used"), rows)
@@ -182,7 +183,7 @@ def _by_reason(left_out: Mapping[str, str]) -> dict[str, list[str]]:
 
 def _in_words(metrics: Mapping[str, Any]) -> str:
     """Whether the clusters are worth having, in a sentence."""
-    if not metrics["baselines"]:
+    if not metrics.get("baselines"):
         return "no baseline to compare with"
     nmi, best = metrics["scores"]["nmi"], max(metrics["baselines"].items(), key=lambda item: item[1]["nmi"]["mean"])
     name, level = best[0], best[1]["nmi"]["mean"]
@@ -201,7 +202,11 @@ def read_assignments(out: Path) -> dict[str, int]:
     Raises:
         PipelineError: no assignments there, or not as train writes them.
     """
-    return _read_clusters(out / "assignments.csv")["cluster"]
+    path = out / "assignments.csv"
+    found = _read_clusters(path)
+    if "cluster" not in found:
+        raise PipelineError(f"cannot read {path} (it has no column cluster); run `train` again")
+    return found["cluster"]
 
 
 def read_restarts(out: Path) -> list[dict[str, int]]:
@@ -213,19 +218,11 @@ def _read_clusters(path: Path) -> dict[str, dict[str, int]]:
     """Column -> clip_id -> cluster, for every column of cluster ids."""
     if not path.exists():
         raise PipelineError(f"no {path.name} in {path.parent}; run `train` first")
-    rows = _read_csv(path)
     try:
+        rows = read_records(path)
         columns = [name for name in rows[0] if name == "cluster" or name.startswith("restart_")]
         return {name: {row["clip_id"]: int(row[name]) for row in rows} for name in columns}
-    except (IndexError, KeyError, TypeError, ValueError) as error:
-        raise PipelineError(f"cannot read {path} ({error}); run `train` again") from None
-
-
-def _read_csv(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, IndexError, KeyError, ValueError) as error:
         raise PipelineError(f"cannot read {path} ({error}); run `train` again") from None
 
 

@@ -27,6 +27,7 @@ from pipeline.features import exact_store
 from pipeline.hardware import return_freed_memory, threads_of
 from pipeline.manifest import to_clip
 from pipeline.meters import Meter, meters
+from pipeline.provenance import arithmetic
 from pipeline.readers import Readers
 from pipeline.sources import sources_of
 from pipeline.store import EmbeddingStore, Failure
@@ -56,6 +57,11 @@ class Job:
         return len(self.failures)
 
     @property
+    def n_left(self) -> int:
+        """Clips that were not come to."""
+        return len(self.pending) - self.n_done - self.n_failed_now
+
+    @property
     def n_failed_now(self) -> int:
         return len(self.failures) - self.n_failed_before
 
@@ -67,6 +73,7 @@ def extract(
     *,
     only: Sequence[str] = (),
     retry_failed: bool = False,
+    max_failures: int | None = None,
 ) -> int:
     """Embeds every clip that is not in the store yet.
 
@@ -75,10 +82,12 @@ def extract(
         root: folder their media paths are relative to.
         only: modalities; none means all that are switched on.
         retry_failed: also those that failed before and have not changed since.
+        max_failures: stop when more than so many clips have failed in this run.
     Returns:
         how many failures there are in all, modalities counted apart.
     Raises:
-        PipelineError: the run cannot start or the store cannot be written; what was done is kept.
+        PipelineError: the run cannot start, the store cannot be written, or it was stopped for its failures; what was
+            done is kept.
     """
     modalities = _chosen(settings.extract, only)
     clips = [to_clip(clip, root) for clip in manifest]
@@ -86,10 +95,16 @@ def extract(
         jobs = [_plan(settings, modality, clips, retry_failed, readers) for modality in modalities]
         active = [job for job in jobs if job.pending]
         if active:
-            run_jobs(active, clips, settings.extract, readers)
+            run_jobs(active, clips, settings.extract, readers, max_failures=max_failures)
     for job in jobs:  # a clip that was mended is no failure any more
         job.store.write_failures(job.failures.values())
     _summary(jobs, len(clips), nothing_to_do=not active)
+    if any(job.n_left for job in jobs):
+        left = ", ".join(f"{job.n_left} {job.modality}" for job in jobs if job.n_left)
+        raise PipelineError(
+            f"stopped, as more than {max_failures} clips have failed (--max-failures); not tried yet: {left}; mend "
+            "them and run again, or allow more"
+        )
     return sum(job.n_failed for job in jobs)
 
 
@@ -152,7 +167,13 @@ def _job(modality: str, store: EmbeddingStore, clips: Sequence[Clip], retry_fail
 
 
 def run_jobs(
-    jobs: Sequence[Job], clips: Sequence[Clip], settings: ExtractSettings, readers: Readers, *, what: str = "extract"
+    jobs: Sequence[Job],
+    clips: Sequence[Clip],
+    settings: ExtractSettings,
+    readers: Readers,
+    *,
+    what: str = "extract",
+    max_failures: int | None = None,
 ) -> None:
     """Prepares each chunk, encodes it, and writes it as it is done.
 
@@ -161,11 +182,15 @@ def run_jobs(
 
     Args:
         what: stands before the bars.
+        max_failures: see `extract`.
     """
     import torch  # not before something is pending
 
     return_freed_memory()  # of loading
     torch.set_num_threads(threads_of(settings.threads))
+    for job in jobs:
+        if job.extractor:
+            job.store.add_made_with({"pass": job.extractor.plan(), **arithmetic()})
     how = "; ".join(f"{job.modality} {job.extractor.plan()}" for job in jobs if job.extractor)
     say(f"{what}: {how}; {torch.get_num_threads()} threads, {readers.n_workers} decode workers")
     # A GPU computes while the processor reads on. A processor that does both disturbs itself (docs/performance.md): it
@@ -188,9 +213,16 @@ def run_jobs(
                     ready = [(clip, outcome[job.modality]) for clip, outcome in chunk if job.modality in outcome]
                     if ready:
                         _finish(job, ready, bars[job.modality])
+                if max_failures is not None and len(_failed_now(jobs)) > max_failures:
+                    return
             for job in group:
                 job.extractor = None
             return_freed_memory()
+
+
+def _failed_now(jobs: Sequence[Job]) -> set[str]:
+    """Clips that failed in this run, in whatever modality."""
+    return {clip_id for job in jobs for clip_id in job.failures.keys() & job.pending}
 
 
 def _reads_media(job: Job) -> bool:
@@ -298,8 +330,9 @@ def _summary(jobs: Sequence[Job], n_clips: int, *, nothing_to_do: bool) -> None:
             say(f"extract: {job.modality}: {count} of {job.n_units} {what}")
     if nothing_to_do:
         say(f"extract: nothing to do: {n_clips} clips accounted for in {', '.join(j.modality for j in jobs)}")
-    rows = [(_named(j), j.n_done, j.n_failed, j.n_skipped, n_clips) for j in jobs]
-    table(f"extract: {n_clips} clips", ("modality", "done now", "failed", "done before", "clips"), rows)
+    rows = [(_named(j), j.n_done, j.n_failed, j.n_skipped, j.n_left, n_clips) for j in jobs]
+    columns = ("modality", "done now", "failed", "done before", "not tried", "clips")
+    table(f"extract: {n_clips} clips", columns, rows)
     for job in jobs:
         causes: dict[str, int] = {}
         for failure in job.failures.values():

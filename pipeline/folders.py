@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
 from pipeline.files import check_writable, write_atomic
+from pipeline.records import read_record
 
 _UNFINISHED = ".writing-folder"
 
@@ -42,7 +43,10 @@ def whole_folder(out: Path, record: str) -> Iterator[tuple[Path, dict[str, Any]]
     try:
         yield temporary, content
         files = sorted(path.relative_to(temporary).as_posix() for path in temporary.rglob("*") if path.is_file())
-        in_the_way = [name for name in [*files, record] if name not in {*earlier, record} and (out / name).exists()]
+        not_ours = {*files} - earlier
+        in_the_way = [
+            name for name in files if (name in not_ours and (out / name).exists()) or not _is_inside(out, name)
+        ]
         if in_the_way:
             raise PipelineError(
                 f"{out} holds {in_the_way[0]}, which is not of {record}; move it, or give another --out"
@@ -79,14 +83,17 @@ def _earlier_files(out: Path, record: str) -> set[str]:
     if not path.is_file():
         raise PipelineError(f"--out {out} holds other files and no {record}; give a new or an empty folder")
     try:
-        names = json.loads(path.read_text(encoding="utf-8"))["files"]
-        if not all(_is_inside(name) for name in names):
+        names = read_record(path)["files"]
+        if not all(_is_inside(out, name) for name in names):
             raise ValueError("it names files outside its folder")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PipelineError(f"cannot read {path} ({error}); delete the folder, or give another --out") from None
     return set(names)
 
 
-def _is_inside(name: Any) -> bool:
+def _is_inside(out: Path, name: Any) -> bool:
+    """Whether a name in a record is of a file in its folder; one that a link in it leads out of is not."""
     parts = PurePosixPath(name).parts if isinstance(name, str) else ()
-    return bool(parts) and not PurePosixPath(name).is_absolute() and ".." not in parts
+    if not parts or PurePosixPath(name).is_absolute() or ".." in parts:
+        return False
+    return (out / name).parent.resolve().is_relative_to(out.resolve())

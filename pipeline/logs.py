@@ -1,6 +1,7 @@
 """The log of a command: all that it said, with the settings and versions behind it and the traceback of an error.
 
-<workdir>/logs/<UTC time>-<stage>.log, the last 20 of them. A log that cannot be written stops no command.
+<workdir>/logs/<UTC time>-<stage>.log, the last 20 of them. A log that cannot be written stops no command. It is made to
+be sent to others: it holds no password of a URL, and nothing that their terminals obey.
 """
 
 import re
@@ -10,6 +11,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
+
+from pipeline.console import printable
+from pipeline.provenance import redacted
 
 KEPT = 20  # logs in a folder
 ELSEWHERE = "tib-pipeline-logs"  # among the temporary files, for an error that no workdir is known of
@@ -38,7 +42,8 @@ class Log:
 
     def line(self, text: str) -> None:
         """Adds lines, each with the time of day in UTC; never fails."""
-        self._lines += [f"{datetime.now(UTC):%H:%M:%S} {line}\n" for line in text.splitlines() or [""]]
+        lines = redacted(text.removesuffix("\n")).split("\n")
+        self._lines += [f"{datetime.now(UTC):%H:%M:%S} {printable(line)}\n" for line in lines]
         self._write_out()
 
     def traceback_of(self, error: BaseException) -> None:
@@ -75,7 +80,7 @@ class Log:
             path = _free_name(folder, self._name)
             self._file = path.open("x", encoding="utf-8", errors="backslashreplace")
             self.path = path
-            self._file.write(self._header())
+            self._file.write(redacted(self._header()))
             _keep_the_last(folder)
         except Exception:  # a disk that refuses, a package without a version
             self._folder = None  # not tried again with every line

@@ -1,6 +1,5 @@
 """What prepare leaves on disk: the clips, the labels in a file of their own, and what did not match."""
 
-import csv
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -9,7 +8,7 @@ from typing import Any
 
 from extractors.clip import Clip
 from pipeline.corpora.base import CorpusClip, Problem, natural_key
-from pipeline.corpora.tables import format_table, split_lines
+from pipeline.corpora.tables import format_table, parse_rows
 from pipeline.errors import PipelineError
 from pipeline.files import write_atomic
 
@@ -20,7 +19,9 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "end_s": (float, int, type(None)),
     "transcript": (str, type(None)),
     "video": (str, type(None)),
+    "transcribed_by": (str, type(None)),
 }
+_ONLY_WHERE_SET = ("transcribed_by",)
 _LABEL_COLUMNS = ("clip_id", "label")
 _PROBLEM_COLUMNS = ("kind", "where", "message")
 _AGAIN = "run prepare again"
@@ -44,7 +45,9 @@ def write_manifest(path: Path, clips: Iterable[CorpusClip]) -> bool:
         if clip.clip_id in seen:
             raise ValueError(f"two clips with the id {clip.clip_id!r}; ids must be unique")
         seen.add(clip.clip_id)
-        lines.append(json.dumps({name: getattr(clip, name) for name in _TYPES}, allow_nan=False) + "\n")
+        values = {name: getattr(clip, name) for name in _TYPES}
+        told = {name: value for name, value in values.items() if value is not None or name not in _ONLY_WHERE_SET}
+        lines.append(json.dumps(told, allow_nan=False) + "\n")
     return write_atomic(path, "".join(lines))
 
 
@@ -61,7 +64,7 @@ def read_manifest(path: Path) -> list[CorpusClip]:
             continue
         try:
             clip = _parse_clip(json.loads(line))
-        except ValueError as error:  # JSON's and Unicode's errors are ValueErrors too
+        except (ValueError, RecursionError) as error:  # JSON's and Unicode's errors are ValueErrors too
             raise PipelineError(f"{path}:{number}: not a clip: {error}; {_AGAIN}") from error
         if clip.clip_id in seen:
             raise PipelineError(
@@ -85,6 +88,10 @@ def _parse_clip(row: Any) -> CorpusClip:
         if type(value) not in _TYPES[key]:  # not isinstance: JSON's true is no number
             names = " or ".join(kind.__name__ for kind in _TYPES[key])
             raise ValueError(f"{key}: expected {names}, got {value!r}")
+    for key in ("clip_id", "media"):
+        row[key].encode()  # half a surrogate pair, which JSON may hold and no file takes, is a ValueError
+        if "\0" in row[key]:
+            raise ValueError(f"{key} holds a NUL character")
     return CorpusClip(**row)
 
 
@@ -116,23 +123,24 @@ def read_labels(path: Path) -> dict[str, str]:
         PipelineError: no such file, another header, a row that is not two cells (with its line), an id twice.
     """
     try:
-        lines = split_lines(_read_bytes(path).decode("utf-8-sig"))
+        rows = parse_rows(_read_bytes(path).decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise PipelineError(f"{path}: expected UTF-8 ({error}); save it so, or {_AGAIN}") from error
-    reader = csv.reader(lines, strict=True)
+    except ValueError as error:
+        raise PipelineError(f"{path}: {error}; correct it, or {_AGAIN}") from error
     labels: dict[str, str] = {}
+    (line, header), *others = rows or [(0, [])]
     try:
-        header = next(reader, [])
         if tuple(header) != _LABEL_COLUMNS:
             raise ValueError(f"expected the header clip_id,label, got {','.join(header)!r}")
-        for row in reader:
+        for line, row in others:  # noqa: B007 - the last one is told
             if len(row) != len(_LABEL_COLUMNS):
                 raise ValueError(f"expected clip_id and label, got {len(row)} cells")
             if row[0] in labels:
                 raise ValueError(f"clip id {row[0]!r} has a label already")
             labels[row[0]] = row[1]
-    except (ValueError, csv.Error) as error:
-        raise PipelineError(f"{path}:{reader.line_num}: {error}; correct it, or {_AGAIN}") from error
+    except ValueError as error:
+        raise PipelineError(f"{path}:{line}: {error}; correct it, or {_AGAIN}") from error
     return labels
 
 

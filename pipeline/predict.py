@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.align import Views, align, read_views
 from pipeline.cluster import OWN_AUDIO, OWN_INT8
-from pipeline.config import Settings, load_settings
+from pipeline.config import ExtractSettings, Settings, load_settings
 from pipeline.console import say, table
 from pipeline.corpora import READERS
 from pipeline.corpora.tables import format_table
@@ -25,6 +25,7 @@ from pipeline.extract import extract
 from pipeline.files import check_writable, write_atomic
 from pipeline.manifest import to_clip
 from pipeline.prepare import manifest_of, prepare
+from pipeline.records import read_record
 from pipeline.reduce import ARRAYS, RECIPE, Reduction, encoders_in, load_reduction, untrained
 from pipeline.sources import sources_of
 from pipeline.store import EmbeddingStore
@@ -182,22 +183,31 @@ def _settings_for(run_folder: Path, clips: Path, workdir: Path | None, overrides
         changes += ["corpus.kind=folder", "corpus.clips_per_class=null", "corpus.seed=null"]
     if not any(clips.glob("*.csv")):  # no table, so its columns have no names
         changes += [f"corpus.{name}_column=null" for name in ("file", "transcript", "video")]
+    changes += kept_encoders(run_folder, load_settings(config).extract)
+    work = workdir or workdir_of(run_folder, clips)
+    return load_settings(config, [*changes, *overrides], corpus__root=clips, workdir=work)
+
+
+def kept_encoders(run_folder: Path, embedded: ExtractSettings) -> list[str]:
+    """Settings, as `--set` takes them, that point at the encoders kept with a run, where those of its workdir are gone.
+
+    Args:
+        embedded: the run's own settings.
+    """
+    changes, audio, visual = [], embedded.audio, embedded.visual
     kept = run_folder / OWN_AUDIO
-    embedded = load_settings(config).extract
-    audio, visual = embedded.audio, embedded.visual
-    if audio and kept.is_file() and not Path(audio.weights).is_file():  # the workdir where it was trained has gone
+    if audio and kept.is_file() and not Path(audio.weights).is_file():
         changes.append(f"extract.audio.weights={json.dumps(str(kept))}")
     kept = run_folder / OWN_INT8
     if visual and visual.quantised and kept.is_file() and not visual.quantised.is_file():
         changes.append(f"extract.visual.quantised={json.dumps(str(kept))}")
-    work = workdir or workdir_of(run_folder, clips)
-    return load_settings(config, [*changes, *overrides], corpus__root=clips, workdir=work)
+    return changes
 
 
 def _refuse_a_workdir_of_others(work: Path, clips: Path) -> None:
     """Two folders of one name would share a workdir by default, and the second lose the first's predictions."""
     try:
-        other = Path(json.loads((work / "corpus.json").read_text(encoding="utf-8"))["root"])
+        other = Path(read_record(work / "corpus.json")["root"])
     except (OSError, ValueError, KeyError, TypeError):
         return  # none yet, or not whole: made again
     if other.is_dir() and clips.is_dir() and not other.samefile(clips):
@@ -215,12 +225,12 @@ def _check_encoder(settings: Settings, modality: str, of_run: Mapping[str, Any])
             f"the {modality} encoder is not the run's, so its clusters do not hold for what it gives: "
             f"{'; '.join(differences)}; give the run's own with --set extract.{modality}.weights=... and the like"
         )
-    if of_run["versions"] != recipe["versions"]:
-        told = ", ".join(f"{name} {version}" for name, version in of_run["versions"].items())
+    if of_run.get("versions") != recipe.get("versions"):
+        told = ", ".join(f"{name} {version}" for name, version in of_run.get("versions", {}).items())
         say(
             f"predict: {modality}: the run's embeddings were made with other versions ({told}); expect small deviations"
         )
-    precisions = [one["settings"].get("precision") for one in (of_run, recipe)]
+    precisions = [one.get("settings", {}).get("precision") for one in (of_run, recipe)]
     if precisions[0] != precisions[1]:
         say(f"predict: {modality}: the run's embeddings were made in {precisions[0]}, these in {precisions[1]}")
 
@@ -241,7 +251,7 @@ def _differences(of_run: Mapping[str, Any], here: Mapping[str, Any]) -> list[str
 
 def _identity(recipe: Mapping[str, Any]) -> dict[str, Any]:
     weights = {f"weights {name}": value for name, value in recipe["weights"].items() if name not in _WHEREABOUTS}
-    identity = {"extractor": recipe["extractor"], **recipe["settings"], **weights}
+    identity = {"extractor": recipe["extractor"], **recipe.get("settings", {}), **weights}
     return identity | ({"precision": " or ".join(_CLOSE)} if identity.get("precision") in _CLOSE else {})
 
 

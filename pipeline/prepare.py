@@ -10,6 +10,8 @@ from pipeline.corpora.base import LOSING_KINDS, CorpusClip, Problem
 from pipeline.errors import PipelineError
 from pipeline.files import write_atomic
 from pipeline.manifest import read_manifest, write_labels, write_manifest, write_problems
+from pipeline.records import read_record
+from pipeline.transcripts import fill
 
 
 def prepare(settings: Settings) -> int:
@@ -26,7 +28,7 @@ def prepare(settings: Settings) -> int:
     if settings.corpus.kind == "synthetic":
         say("prepare: a SYNTHETIC corpus, made here: drawn faces, synthesised voices, sentences from a lexicon")
     work = settings.work
-    changed = write_manifest(work / "manifest.jsonl", corpus.clips)
+    changed = write_manifest(work / "manifest.jsonl", fill(corpus.clips, work, Path(corpus.root).resolve()))
     root = {"kind": settings.corpus.kind, "root": str(Path(corpus.root).resolve())}
     changed |= write_atomic(work / "corpus.json", json.dumps(root, indent=2) + "\n")
     changed |= write_labels(work / "labels.csv", corpus.labels)
@@ -58,7 +60,8 @@ def manifest_of(settings: Settings) -> tuple[list[CorpusClip], Path]:
     if not path.exists():
         raise PipelineError(f"no manifest in {settings.work}; run `prepare` or `extract` first, with the same config")
     try:
-        root = Path(json.loads(path.read_text(encoding="utf-8"))["root"])
+        root = Path(read_record(path)["root"])
+        root.exists()  # raises where the system takes it for no path at all
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PipelineError(f"cannot read {path} ({error}); run `prepare` again") from None
     return read_manifest(settings.work / "manifest.jsonl"), root

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from pipeline import records
 from pipeline.align import CLIP_IDS, Views, align, read_views
 from pipeline.config import Settings
 from pipeline.console import say
@@ -29,6 +30,7 @@ from pipeline.files import write_atomic
 from pipeline.manifest import to_clip
 from pipeline.prepare import manifest_of
 from pipeline.provenance import stable_hash, versions
+from pipeline.records import read_record
 from pipeline.store import EmbeddingStore
 
 ARRAYS, RECIPE = "reduction.safetensors", "recipe.json"
@@ -114,7 +116,10 @@ def reduce(settings: Settings) -> None:
         "settings": settings.reduce.model_dump(),
         "dim": dim,
         "explained": {m: fitted[m].explained for m in fitted},
-        "features": {m: {"fingerprint": s.fingerprint, "recipe": s.recipe} for m, (s, _) in stores.items()},
+        "features": {
+            m: {"fingerprint": s.fingerprint, "recipe": s.recipe, "made_with": s.made_with()}
+            for m, (s, _) in stores.items()
+        },
         "versions": versions(("numpy", "scikit-learn")),
     }
     _write(folder, reduced, fitted, recipe)
@@ -168,8 +173,8 @@ def _inputs_of(folder: Path) -> str | None:
     if not path.exists():
         return None
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["inputs"])
-    except (ValueError, KeyError, TypeError):
+        return str(read_record(path, records.Reduction)["inputs"])
+    except (OSError, ValueError):
         return None  # unreadable: made again
 
 
@@ -199,10 +204,31 @@ def encoders_of(settings: Settings) -> dict[str, dict[str, Any]]:
     return {} if settings.views or not (folder / RECIPE).exists() else encoders_in(folder)
 
 
+def made_with_of(settings: Settings) -> dict[str, list[dict[str, Any]]]:
+    """On what each modality's embeddings were computed, and in what batches; {} for cached features."""
+    folder = settings.work / "reduced"
+    if settings.views or not (folder / RECIPE).exists():
+        return {}
+    return {modality: found.get("made_with", []) for modality, found in _features_in(folder).items()}
+
+
 def encoders_in(folder: Path) -> dict[str, dict[str, Any]]:
-    """The recipe of each modality's embeddings behind the reduction in this folder."""
-    features = json.loads((folder / RECIPE).read_text(encoding="utf-8"))["features"]
-    return {modality: found["recipe"] for modality, found in features.items()}
+    """The recipe of each modality's embeddings behind the reduction in this folder.
+
+    Raises:
+        PipelineError: it cannot be read, or is none.
+    """
+    return {modality: found["recipe"] for modality, found in _features_in(folder).items()}
+
+
+def _features_in(folder: Path) -> dict[str, dict[str, Any]]:
+    """modality -> fingerprint, recipe and the like of its embeddings."""
+    path = folder / RECIPE
+    try:
+        features: dict[str, dict[str, Any]] = read_record(path, records.Reduction)["features"]
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"cannot read {path} ({error}); run `reduce` again, then `train`") from None
+    return features
 
 
 def untrained(encoders: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -217,7 +243,7 @@ def load_reduction(folder: Path) -> dict[str, Reduction]:
         PipelineError: there is none, or it is not whole.
     """
     try:
-        recipe = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
+        recipe = read_record(folder / RECIPE, records.Fitted)
         tensors = load_file(folder / ARRAYS)
         return {
             m: Reduction(tensors[f"{m}.mean"], tensors[f"{m}.scale"], tensors.get(f"{m}.components"), explained)
@@ -257,10 +283,10 @@ def views_of(settings: Settings) -> Views:
     if not (folder / RECIPE).exists():
         raise PipelineError(f"no reduced views in {folder}; run `reduce` first, with the same config")
     try:
-        recipe = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
+        recipe = read_record(folder / RECIPE, records.Reduction)
         same = recipe["settings"] == settings.reduce.model_dump()
         made_from = {modality: found["fingerprint"] for modality, found in recipe["features"].items()}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise PipelineError(f"cannot read {folder / RECIPE} ({error}); run `reduce` again") from None
     for modality in settings.extract.modalities():
         store = exact_store(settings, modality)

@@ -4,8 +4,6 @@ The stages' own questions are asked (`account`, `is_reduced`, `is_trained`, `is_
 would do.
 """
 
-import csv
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -16,11 +14,13 @@ from pipeline.cluster import is_trained
 from pipeline.config import Settings
 from pipeline.console import Output, output
 from pipeline.corpora.base import CorpusClip
+from pipeline.corpora.tables import read_records
 from pipeline.errors import PipelineError
 from pipeline.evaluate import is_scored, labels_of
 from pipeline.extract import account
 from pipeline.manifest import read_labels, to_clip
 from pipeline.prepare import manifest_of
+from pipeline.records import Reduction, Run, Shape, TrainedAudio, read_metrics, read_record
 from pipeline.reduce import is_reduced, views_of
 
 DONE, TO_DO, WAITS, UNUSED = "done", "to do", "waits", "not used"
@@ -143,7 +143,7 @@ def _prepared(settings: Settings) -> Stage:
         return Stage("prepare", WAITS, "", told)
     labels, problems = settings.work / "labels.csv", settings.work / "problems.csv"
     n_labels = len(read_labels(labels)) if labels.exists() else 0
-    n_problems = max(0, len(_rows(problems)) - 1)
+    n_problems = _count_problems(problems)
     has = f"{len(clips)} clips, {n_labels} labels" + (f", {n_problems} problems" if n_problems else "")
     before = clips[0][1]
     if not there:
@@ -158,7 +158,7 @@ def _pretrained(settings: Settings, modalities: list[Modality]) -> Stage:
     if not settings.uses_own_audio:
         told = f"{audio.backbone}, weights {audio.weights}" if audio else "extract.audio is null"
         return Stage("pretrain-audio", UNUSED, "", told)
-    record = _read(weights.with_suffix(".json"))
+    record = _read(weights.with_suffix(".json"), TrainedAudio)
     if record and settings.own_audio_is_trained:
         recall = record["best"]["audio_to_image"]["recall@10"]
         has = f"{record['extractor']}: recall@10 {recall:.2f}, chance {record['best']['chance']['recall@10']:.2f}"
@@ -169,11 +169,11 @@ def _pretrained(settings: Settings, modalities: list[Modality]) -> Stage:
     return Stage("pretrain-audio", TO_DO, "a checkpoint" if begun else "", "go on training" if begun else "train")
 
 
-def _rows(path: Path) -> list[list[str]]:
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.reader(file))
+def _count_problems(path: Path) -> int:
+    try:
+        return len(read_records(path)) if path.exists() else 0
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"cannot read {path} ({error}); run `prepare` again") from None
 
 
 def _extracted(settings: Settings, modalities: list[Modality]) -> Stage:
@@ -190,9 +190,9 @@ def _extracted(settings: Settings, modalities: list[Modality]) -> Stage:
 
 
 def _reduced(settings: Settings, modalities: list[Modality]) -> Stage:
-    recipe = _read(settings.work / "reduced" / "recipe.json")
+    recipe = _read(settings.work / "reduced" / "recipe.json", Reduction)
     dims = f"{recipe['dim']} dims" if recipe.get("dim") else "all dims"
-    has = f"{', '.join(recipe.get('features', {}))}: {dims}" if recipe else ""
+    has = f"{', '.join(recipe['features'])}: {dims}" if recipe else ""
     if not modalities:
         return Stage("reduce", WAITS, has, "prepare first")
     try:
@@ -207,8 +207,8 @@ def _reduced(settings: Settings, modalities: list[Modality]) -> Stage:
 
 def _of_the_run(settings: Settings, before: Stage) -> list[Stage]:
     """Train, evaluate and report."""
-    run, metrics = (_read(settings.results / name) for name in ("run.json", "metrics.json"))
-    trained = f"{run['n_clusters']} clusters of {run['n_clips']} clips" if run else ""
+    run, metrics = _read(settings.results / "run.json", Run), _metrics(settings.results / "metrics.json")
+    trained = f"{run['n_clusters']} clusters of {run.get('n_clips', '?')} clips" if run else ""
     scores = {name: metrics["scores"][name] for name in ("acc", "nmi")} if "scores" in metrics else {}
     scored = ", ".join(f"{name.upper()} {value:.3f}" for name, value in scores.items())
     has = {
@@ -243,10 +243,16 @@ def _run_states(settings: Settings, before: Stage, has: Mapping[str, str]) -> li
     return [nothing, nothing, (TO_DO, "write the page") if stale else nothing]
 
 
-def _read(path: Path) -> Mapping[str, Any]:
-    """A record of a stage; {} where it is not there or not whole, as the stages take it."""
+def _metrics(path: Path) -> Mapping[str, Any]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        return read_metrics(path)
     except (OSError, ValueError):
         return {}
-    return record if isinstance(record, dict) else {}
+
+
+def _read(path: Path, shape: type[Shape]) -> Mapping[str, Any]:
+    """A record of a stage; {} where it is not there or not whole, as the stages take it."""
+    try:
+        return read_record(path, shape)
+    except (OSError, ValueError):
+        return {}

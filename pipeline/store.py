@@ -5,13 +5,13 @@
         part-<hash>.parquet   clip_id, source, embedding (fixed-size list of float32), n_units
                               and, under a recipe with keep_sequence, sequence: a list of such of float16, one a step
         failures.csv          clip_id, stage, cause, message, source
+        made_with.json        on what they were computed, in what batches: a list, as several runs may have part in it
 
 `source` is a stamp of what the embedding was made from (the media file's size and time, or the transcript): a clip
 whose file or words have changed counts as not done, and its old row is not read. A part is named by the clips it
 holds, so that a chunk made again after a crash replaces itself.
 """
 
-import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,11 +25,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from extractors.base import Embedding
-from pipeline.corpora.tables import format_table
+from pipeline.corpora.tables import format_table, read_records
 from pipeline.errors import PipelineError
 from pipeline.files import TEMPORARY_GLOB, write_atomic
 from pipeline.provenance import stable_hash
 
+_MADE_WITH = "made_with.json"
 FAILURE_COLUMNS = ("clip_id", "stage", "cause", "message", "source")
 _HALF_MAX = float(np.finfo(np.float16).max)  # 65504
 Steps = NDArray[np.float16] | NDArray[np.float32]  # (T, D), as `as_float16` gives them
@@ -109,13 +110,12 @@ class EmbeddingStore:
         path = self.folder / "failures.csv"
         if not path.exists():
             return {}
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != FAILURE_COLUMNS:
-                raise PipelineError(
-                    f"{path}: expected the columns {', '.join(FAILURE_COLUMNS)}; delete it to try again"
-                )
-            return {row["clip_id"]: Failure(**row) for row in reader}
+        try:
+            rows = read_records(path)
+            return {row["clip_id"]: Failure(**row) for row in rows}
+        except (OSError, ValueError, KeyError, TypeError) as error:  # of Failure: other columns
+            told = str(error) if isinstance(error, (OSError, ValueError)) else f"expected {', '.join(FAILURE_COLUMNS)}"
+            raise PipelineError(f"cannot read {path} ({told}); delete it to try again") from None
 
     def write_failures(self, failures: Iterable[Failure]) -> None:
         """Replaces failures.csv by these rows; none leaves no file."""
@@ -125,6 +125,20 @@ class EmbeddingStore:
             path.unlink(missing_ok=True)
             return
         write_atomic(path, format_table(FAILURE_COLUMNS, rows))
+
+    def made_with(self) -> list[dict[str, Any]]:
+        """What `add_made_with` was told, each once; [] of a store from before it was kept, or where it is not whole."""
+        try:
+            found = json.loads((self.folder / _MADE_WITH).read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # a remark, which no embedding hangs on
+            return []
+        return found if isinstance(found, list) else []
+
+    def add_made_with(self, conditions: dict[str, Any]) -> None:
+        """Notes what does not belong to the recipe, as it changes no more than the last digits: threads, batches."""
+        known = self.made_with()
+        if conditions not in known:
+            write_atomic(self.folder / _MADE_WITH, json.dumps([*known, conditions], indent=2) + "\n")
 
     def write_part(self, embeddings: list[Embedding], sources: Mapping[str, str]) -> Path:
         """Writes one part: under a temporary name first, then renamed, so that it is whole or not there.

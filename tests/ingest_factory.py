@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.corpora.tables import unmark_cell
+
 RNG = np.random.default_rng(0)
 N = 9
 IDS = [f"video{i // 3}_{i % 3}" for i in range(N)]
@@ -47,5 +49,6 @@ def rows_by_id(folder: Path) -> dict[str, dict[str, list[float]]]:
 
 
 def column(path: Path) -> dict[str, str]:
+    """clip_id -> value of a CSV of the project's, which marks what a spreadsheet would compute."""
     with path.open(newline="", encoding="utf-8") as file:
-        return dict(list(csv.reader(file))[1:])
+        return {clip_id: unmark_cell(value) for clip_id, value in list(csv.reader(file))[1:]}

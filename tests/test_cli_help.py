@@ -18,8 +18,9 @@ from pipeline.export import FORMATS
 from pipeline.ingest import FORMATS as IMPORT_FORMATS
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGES = ("prepare", "pretrain-audio", "extract", "reduce", "train", "evaluate", "report", "predict", "run")
-COMMANDS = (*STAGES, "status", "doctor", "export", "import")
+ON_CLIPS = ("prepare", "transcribe", "pretrain-audio", "extract")
+STAGES = (*ON_CLIPS, "reduce", "train", "evaluate", "report", "predict", "run")
+COMMANDS = (*STAGES, "rerun", "status", "doctor", "export", "import")
 
 
 @pytest.fixture
@@ -147,7 +148,7 @@ def completed(*words: str) -> list[str]:
         (["extract", "--on"], {"--only"}),
         (["extract", "--only", "v"], {"visual"}),
         (["train", "--set", "reduce."], {"reduce.dim=", "reduce.standardize=", "reduce.seed="}),
-        (["train", "--config", "configs/m"], {f"configs/{name}.yaml" for name in ("mmsa", "mosi", "mosi60")}),
+        (["train", "--config", "configs/m"], {f"configs/{name}.yaml" for name in ("meld", "mmsa", "mosi", "mosi60")}),
         (
             ["train", "--config", "confi"],
             {"configs/", *(f"configs/{path.name}" for path in (ROOT / "configs").iterdir())},

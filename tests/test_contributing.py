@@ -74,17 +74,15 @@ def test_a_backbone_is_added(tmp_path):
 def test_a_corpus_is_added(tmp_path):
     written = follow("Add a corpus", tmp_path)
     check_style(tmp_path, written)
-    python(tmp_path, "-m", "pytest", "tests/test_corpora_ravdess.py", "-n0")
-    names = ["01-01-03-01-01-01-01", "01-01-06-01-02-01-02"]
+    python(tmp_path, "-m", "pytest", "tests/test_corpora_enterface.py", "-n0")
+    names = ["s1_ha_1", "s2_fe_3"]
     for name in names:
-        folder = tmp_path / "ravdess" / f"Actor_{name[-2:]}"
+        folder = tmp_path / "enterface" / f"subject {name[1]}"
         folder.mkdir(parents=True)
-        write_clip(folder / f"{name}.mp4", duration_s=0.4, fps=10)
-    python(tmp_path, "-m", "pipeline", "prepare", "--config", "configs/ravdess.yaml", "--clips", tmp_path / "ravdess")
-    work = tmp_path / "work/ravdess"
+        write_clip(folder / f"{name}.avi", duration_s=0.4, fps=10)
+    options = ["--config", "configs/enterface.yaml", "--clips", tmp_path / "enterface"]
+    python(tmp_path, "-m", "pipeline", "prepare", *options)
+    work = tmp_path / "work/enterface"
     clips = [json.loads(line) for line in (work / "manifest.jsonl").read_text().splitlines()]
-    assert [(clip["clip_id"], clip["transcript"]) for clip in clips] == [
-        (names[0], "Kids are talking by the door"),
-        (names[1], "Dogs are sitting by the door"),
-    ]
-    assert (work / "labels.csv").read_text() == f"clip_id,label\n{names[0]},happy\n{names[1]},fearful\n"
+    assert [(clip["clip_id"], clip["video"]) for clip in clips] == [(names[0], "s1"), (names[1], "s2")]
+    assert (work / "labels.csv").read_text() == f"clip_id,label\n{names[0]},happiness\n{names[1]},fear\n"

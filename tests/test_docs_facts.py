@@ -37,7 +37,7 @@ def test_every_backbone_is_described_as_it_is(name):
     assert ("(default)" in overview[0]) == default
     if published := getattr(module, "WEIGHTS", None):
         assert published.licence in described
-        assert published.sha256_prefix is None or f"begins with {published.sha256_prefix}" in described
+        assert published.sha256_prefix is None or f"SHA-256 is {published.sha256_prefix}" in described
         assert published.url is None or published.url in described
         assert (published.url is None) == ("no `hub`" in described)
 

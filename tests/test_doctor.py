@@ -284,7 +284,7 @@ def test_the_exit_code(states, code, told):
 
 def test_the_command(monkeypatch, capsys, tmp_path):
     command = functools.partial(call_main, monkeypatch, capsys, "doctor")
-    words = [word for o in (*WHEELS, f"workdir={tmp_path}", f"corpus.root={tmp_path}") for word in ("--set", o)]
+    words = [word for o in (*WHEELS, f"workdir={tmp_path}") for word in ("--set", o)]
     said = command("--json", *words)
     found = json.loads(said.out)
     assert found["exit_code"] == said.code

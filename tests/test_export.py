@@ -12,6 +12,7 @@ from export_factory import DIMS, N_CLIPS, UNLABELLED, cached, check_rows, label_
 
 from pipeline.align import read_views
 from pipeline.config import Settings
+from pipeline.corpora.tables import mark_cell
 from pipeline.errors import PipelineError
 from pipeline.evaluate import labels_of
 from pipeline.export import FORMATS, content, export
@@ -29,7 +30,7 @@ def test_npy_is_the_published_layout(settings, vectors, transcripts, assignments
     check_rows(ids, {m: np.load(tmp_path / f"{name}.npy") for m, name in names.items()}, vectors)
     assert np.load(tmp_path / "labels.npy").tolist() == [label_of(clip_id) for clip_id in ids]
     beside = pd.read_csv(tmp_path / "transcripts.csv").set_index("clip_id")["transcript"]
-    assert beside.to_dict() == transcripts
+    assert beside.to_dict() == {clip_id: mark_cell(text) for clip_id, text in transcripts.items()}
     clusters = pd.read_csv(tmp_path / "assignments.csv").set_index("clip_id")
     pd.testing.assert_frame_equal(clusters, assignments[["cluster", "confidence"]])
     assert record["missing"] == {"visual": 0, "text": 0, "audio": 1}
@@ -64,7 +65,7 @@ def test_csv_is_read_by_pandas(settings, vectors, transcripts, assignments, tmp_
     ).set_index("clip_id")
     assert frame.columns[:4].tolist() == ["label", "cluster", "confidence", "transcript"]
     assert frame["label"].to_dict() == {clip_id: label_of(clip_id) for clip_id in transcripts}
-    assert frame["transcript"].to_dict() == transcripts
+    assert frame["transcript"].to_dict() == {clip_id: mark_cell(text) for clip_id, text in transcripts.items()}
     assert frame["cluster"].tolist() == assignments.loc[frame.index, "cluster"].tolist()
     arrays = {}
     for modality, dim in DIMS.items():

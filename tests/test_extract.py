@@ -230,3 +230,17 @@ def test_a_killed_run_ends_like_one_that_was_not(tmp_path):
     assert parts(killed) == parts(whole)
     assert failures(killed) == failures(whole)
     assert not list(killed.rglob(".writing-*"))
+
+
+def test_too_many_failures_stop_the_run_and_lose_nothing(tmp_path, capsys):
+    root, work = write_folder_corpus(tmp_path / "clips", 8), tmp_path / "work"
+    for i in range(1, 4):
+        (root / f"clip_{i:02d}.mp4").write_bytes(b"not a video")
+    settings = ["extract.text=null", "extract.visual=null"]
+    with pytest.raises(PipelineError, match=r"stopped, as more than 1 clips have failed .* not tried yet: 5 audio"):
+        run(root, work, *settings, max_failures=1)
+    assert failures(work) == {("clip_01", "audio"): "undecodable", ("clip_02", "audio"): "undecodable"}
+    assert embedded(work) == {"audio/clip_00": 1}
+    assert run(root, work, *settings, max_failures=1) == 3  # one more of them, which is no more than allowed
+    assert embedded(work) == {f"audio/clip_{i:02d}": 1 for i in (0, 4, 5, 6, 7)}
+    assert "not tried" in capsys.readouterr().out

@@ -88,6 +88,20 @@ def test_a_clip_does_not_depend_on_its_batch_or_place(name):
         assert single.n_units == batched.n_units
 
 
+@NETWORKS
+def test_a_clip_does_not_depend_on_the_threads(name):
+    before, made = torch.get_num_threads(), extractor(name)
+    by_threads = []
+    try:
+        for n_threads in (1, 3):
+            torch.set_num_threads(n_threads)
+            by_threads.append(made.encode(prepared(name)))
+    finally:
+        torch.set_num_threads(before)
+    for one, three in zip(*by_threads, strict=True):
+        np.testing.assert_allclose(three.vector, one.vector, rtol=0, atol=1e-4 * np.abs(one.vector).max())
+
+
 @ALL
 def test_clips_are_told_apart(name):
     first, second, _ = together(name)

@@ -179,7 +179,7 @@ def test_a_broken_recipe_is_refused_by_name(tmp_path, store):
 
 def test_failures_of_another_layout_are_refused(store):
     (store.folder / "failures.csv").write_text("clip,why\na,b\n")
-    with pytest.raises(PipelineError, match="expected the columns clip_id, stage"):
+    with pytest.raises(PipelineError, match="expected clip_id, stage"):
         store.failures()
 
 

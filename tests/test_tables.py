@@ -13,7 +13,9 @@ from pipeline.corpora.tables import (
     decode_text,
     format_table,
     parse_number,
+    parse_rows,
     read_columns,
+    read_records,
     read_table,
     split_lines,
 )
@@ -32,6 +34,10 @@ from pipeline.errors import PipelineError
         ("é".encode("utf-16") + b"x", "é\ufffd", "byte-order mark"),  # half a character at the end
         (b"\x80\x85", "€…", "1 of its lines .* Windows-1252"),
         ("é\n".encode() + b"\xe9\n" + "好".encode(), "é\né\n好", r"1 of its lines \(first: 2\)"),
+        ("créée, naïve «où»".encode("cp1252"), "créée, naïve «où»", "Windows-1252"),
+        ("id,1\n好的，“我”".encode("gbk"), "id,1\n好的，“我”", "GBK"),
+        ("我\n".encode("gbk") * 20 + b"\xce", "我\n" * 20 + "\ufffd", "GBK"),  # half a character at the end
+        ("我\n".encode() * 20 + b"\xe6\x88\n", "我\n" * 20 + "æˆ\n", r"1 of its lines \(first: 21\)"),
         (b"a\0b\0", "ab", "2 NUL characters dropped"),
     ],
 )
@@ -122,11 +128,42 @@ def test_read_columns_reads_the_header_alone(tmp_path: Path) -> None:
     assert read_columns(table(tmp_path, bytes(range(256)) * 1000)) != ["a", "b"]  # no CSV, and no crash
 
 
-@given(st.lists(st.tuples(st.text(), st.text())))
+CELLS = st.text() | st.text(alphabet="'=+-@\t\r\n\uff1d(a1")
+
+
+@given(st.lists(st.tuples(CELLS, CELLS)))
 def test_format_table_keeps_every_cell(rows: list[tuple[str, str]]) -> None:
-    text = format_table(("a", "b"), rows)
-    assert list(csv.reader(io.StringIO(text, newline=""), strict=True)) == [["a", "b"], *map(list, rows)]
+    read = parse_rows(format_table(("a", "b"), rows))
+    assert [cells for _, cells in read] == [["a", "b"], *map(list, rows)]
 
 
-def test_format_table_leaves_spreadsheet_signs_alone() -> None:
-    assert format_table(("clip_id", "label"), [("-a_1", "-3"), ("=b", "+1")]) == "clip_id,label\n-a_1,-3\n=b,+1\n"
+def test_format_table_leaves_numbers_and_names_alone() -> None:
+    assert format_table(("clip_id", "label"), [("-a_1", "-3"), ("-b[0]", "+1")]) == (
+        "clip_id,label\n-a_1,-3\n-b[0],+1\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "cell", ["=1+1", "@SUM(A1)", "-2+cmd|' /C calc'!A0", "+A1 B1", "\t=1", "\r=1", "\n=1", "\uff1d1+1"]
+)
+def test_format_table_marks_what_a_spreadsheet_would_compute(cell: str) -> None:
+    text = format_table(("id", "text"), [("1", cell), ("2", f"'{cell}")])
+    _, first, second = csv.reader(io.StringIO(text, newline=""), strict=True)
+    assert (first, second) == (["1", f"'{cell}"], ["2", f"''{cell}"])
+
+
+def test_a_table_of_our_own_that_is_damaged_is_told_by_its_line(tmp_path: Path) -> None:
+    assert read_records(table(tmp_path, "a,b\n1,2\n")) == [{"a": "1", "b": "2"}]
+    assert read_records(table(tmp_path, "")) == []
+    with pytest.raises(ValueError, match=r"line 3: expected 2 cells, got 1"):
+        read_records(table(tmp_path, "a,b\n1,2\n3\n"))
+    with pytest.raises(ValueError, match=r"line 2: unexpected end of data"):
+        read_records(table(tmp_path, 'a,b\n1,"2\n'))
+
+
+def test_our_own_long_texts_are_read_back_and_endless_ones_refused() -> None:
+    limit = csv.field_size_limit()
+    assert parse_rows(format_table(("text",), [("x" * 900_000,)]))[1][1] == ["x" * 900_000]
+    with pytest.raises(ValueError, match=r"line 2: field larger than field limit"):
+        parse_rows(format_table(("text",), [("x" * 1_100_000,)]))
+    assert csv.field_size_limit() == limit

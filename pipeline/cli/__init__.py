@@ -5,7 +5,6 @@ Ctrl-C, 143 by SIGTERM; 141 whoever read the output has gone.
 """
 
 import io
-import json
 import os
 import sys
 
@@ -44,5 +43,5 @@ def _refuse(message: str) -> None:
     told = " ".join(message.split())
     console.error(f"error: {told}")
     if "--json" in sys.argv:  # whoever reads it wants an object in any case
-        print(json.dumps({"exit_code": CANNOT, "error": told}, indent=2, ensure_ascii=False))
+        print(console.as_json({"exit_code": CANNOT, "error": told}))
     sys.exit(CANNOT)

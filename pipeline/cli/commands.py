@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -17,6 +17,10 @@ from pipeline.cli.session import DONE, SOME_FAILED, Result, Session, command_lin
 from pipeline.config import Settings, load_settings
 from pipeline.console import say
 from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from pipeline.doctor import Check
+    from pipeline.readers import Readers
 
 app = typer.Typer(
     cls=StageGroup,
@@ -66,6 +70,23 @@ def prepare(session: Session, config: opt.Config = None, set_: opt.Set = None, c
     return Result(lambda: results.prepared(settings), results.prepared_lines, _code(n_lost))
 
 
+@command()
+def transcribe(
+    session: Session,
+    config: opt.Config = None,
+    set_: opt.Set = None,
+    clips: opt.Clips = None,
+    model: opt.Model = None,
+    all_: opt.EveryClip = False,
+    retry_failed: opt.Retry = False,
+) -> Result:
+    """Words for clips that have none, by a speech recogniser; the corpus' own folder is left as it is."""
+    settings = session.use(_on_clips(config, set_, clips, transcribe__model=model))
+    n_lost = stages.prepare_if_told(session, settings)
+    n_failed = stages.transcribe(session, settings, every_clip=all_, retry_failed=retry_failed)
+    return Result(lambda: results.transcribed(settings, n_failed), results.transcribed_lines, _code(n_lost + n_failed))
+
+
 @command("pretrain-audio")
 def pretrain_audio(
     session: Session, config: opt.Config = None, set_: opt.Set = None, clips: opt.Clips = None
@@ -85,12 +106,13 @@ def extract(
     clips: opt.Clips = None,
     only: opt.Only = None,
     retry_failed: opt.Retry = False,
+    max_failures: opt.MaxFailures = None,
 ) -> Result:
     """Raw clips -> embeddings, resumable; prepares the corpus first, and trains its audio encoder where it has none."""
     settings = session.use(_on_clips(config, set_, clips))
     n_lost = stages.prepare_if_told(session, settings)
     stages.pretrain_audio_if_wanted(session, settings, only)
-    n_failed = n_lost + stages.extract(session, settings, only, retry_failed)
+    n_failed = n_lost + stages.extract(session, settings, only, retry_failed, max_failures)
     return Result(lambda: results.extracted(settings), results.extracted_lines, _code(n_failed))
 
 
@@ -181,6 +203,7 @@ def predict(
     elif clips:
         work = workdir or workdir_of(run, clips)
         session.log_in(work)
+        session.hold(work)
         path = out or work / PREDICTIONS
         n_failed = predict_clips(run, clips, out=path, workdir=work, overrides=set_ or (), retry_failed=retry_failed)
     return Result(lambda: results.predicted(run, path, n_failed), results.predicted_lines, _code(n_failed))
@@ -194,12 +217,13 @@ def run(
     clips: opt.Clips = None,
     out: opt.Out = None,
     retry_failed: opt.Retry = False,
+    max_failures: opt.MaxFailures = None,
 ) -> Result:
     """All stages, raw clips to scored clusters; each skips what is done."""
     settings = session.use(_on_clips(config, set_, clips, out=out))
     n_lost = stages.prepare_if_told(session, settings)
     stages.pretrain_audio_if_wanted(session, settings, None)
-    n_failed = n_lost + stages.extract(session, settings, None, retry_failed)
+    n_failed = n_lost + stages.extract(session, settings, None, retry_failed, max_failures)
     stages.reduce(session, settings)
     stages.train(session, settings)
 
@@ -220,6 +244,20 @@ def run(
         ]
 
     return Result(values, lines, _code(n_failed))
+
+
+@command()
+def rerun(session: Session, run: opt.FinishedRun, out: opt.RerunDir = None, clips: opt.Clips = None) -> Result:
+    """Makes a finished run again and compares. 0: the same assignments, 1: others, with what differed, 2: cannot."""
+    from pipeline.rerun import read_original, rerun, rerun_folder
+
+    original = read_original(run)
+    folder = rerun_folder(original, out)
+    session.log_in(folder)
+    session.hold(folder)
+    found = rerun(original, folder, clips=clips)
+    show.rerun(found, folder)
+    return Result(lambda: {"results": folder, **asdict(found)}, show.rerun_lines, DONE if found.identical else 1)
 
 
 @command()
@@ -251,18 +289,64 @@ def doctor(
     clips: opt.Clips = None,
     views: opt.ViewsDir = None,
     out: opt.Out = None,
+    csv: opt.Findings = None,
 ) -> Result:
-    """Whether this machine can run the stages; for each thing missing, what to do. 1: look at it, 2: a stage cannot."""
+    """Whether this machine can run the stages, and what in the clips will fail or mislead; for each, what to do.
+
+    1: look at it, 2: a stage cannot run.
+    """
     settings = _on_views(_config_of(config, out), set_, views, corpus__root=clips, out=out)
-    from pipeline.doctor import doctor
+    root = settings.corpus.root if not settings.views else None
+    if csv and root is None:
+        raise PipelineError("--csv is for what is found in the clips: give their folder (CLIPS=DIR, or --clips DIR)")
+    from pipeline.doctor import PROBLEM, Check, doctor
+    from pipeline.preflight import header_readers
 
     say("doctor: one thing after the other; loading PyTorch and the encoders takes its time")
-    checks = []
-    for check in doctor(settings):
-        show.check(check)
-        checks.append(check)
+    checks: list[Check] = []
+    values: dict[str, Any] = {}
+    with header_readers(settings.extract) as readers:
+        looks = False
+        for check in doctor(settings):
+            show.check(check)
+            checks.append(check)
+            if check.name == "libraries" and root is not None and root.is_dir():
+                looks = all(one.state != PROBLEM for one in checks)  # else nothing could read a clip
+                if looks:
+                    readers.start()  # beside the loading of the encoders
+        if looks:
+            in_clips, values = _look_at_clips(settings, readers, csv)
+            checks += in_clips
+        elif root is not None and root.is_dir():
+            say("doctor: the clips are looked at once what reads them is there")
     code, verdict = show.verdict(checks)
-    return Result(lambda: {"checks": [asdict(check) for check in checks], "verdict": verdict}, show.doctor_lines, code)
+
+    def whole() -> dict[str, Any]:
+        return {"checks": [asdict(check) for check in checks], **values, "verdict": verdict}
+
+    return Result(whole, show.doctor_lines, code)
+
+
+def _look_at_clips(settings: Settings, readers: "Readers", csv: Path | None) -> tuple[list["Check"], dict[str, Any]]:
+    """Shows what is found in the clips, and writes it where that is asked for.
+
+    Returns:
+        it as checks, and as values for --json.
+    """
+    from pipeline.doctor import PROBLEM, Check
+    from pipeline.preflight import preflight, write_findings
+
+    try:
+        found = preflight(settings, readers)
+    except PipelineError as error:  # what `prepare` would end with
+        check = Check("corpus", PROBLEM, str(error), "see docs/data-layouts.md")
+        show.check(check)
+        return [check], {}
+    show.preflight(found)
+    if csv:
+        write_findings(csv, found.findings)
+        say(f"doctor: all of them: {csv}")
+    return list(found.checks()), {"corpus": found.values(), "csv": csv}
 
 
 @command()

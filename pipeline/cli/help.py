@@ -17,6 +17,7 @@ _PLACES = ("name", "workdir")
 # Stage -> the settings and sections that it uses.
 USES: dict[str, tuple[str, ...]] = {
     "prepare": (*_PLACES, "corpus"),
+    "transcribe": (*_PLACES, "corpus", "transcribe"),
     "pretrain-audio": (*_PLACES, "corpus", "pretrain"),
     "extract": (*_PLACES, "corpus", "extract", "pretrain"),
     "reduce": (*_PLACES, "reduce"),

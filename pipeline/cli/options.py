@@ -55,6 +55,15 @@ Only = Annotated[
     ),
 ]
 Retry = Annotated[bool, typer.Option("--retry-failed", help="Also the clips that failed before.")]
+MaxFailures = Annotated[
+    int | None,
+    typer.Option("--max-failures", metavar="N", min=0, help="Stop extracting when more than N clips have failed."),
+]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", metavar="NAME", help="Speech recogniser: Hugging Face id or folder (transcribe.model)."),
+]
+EveryClip = Annotated[bool, typer.Option("--all", help="Also clips that have words, which stay the corpus' own.")]
 ViewsDir = Annotated[
     Path | None, typer.Option("--views", metavar="DIR", help="Cached features in place of the workdir's.")
 ]
@@ -86,6 +95,8 @@ RunDir = Annotated[Path, typer.Option("--run", metavar="RESULTS", help="Results 
 MaybeRunDir = Annotated[
     Path | None, typer.Option("--run", metavar="RESULTS", help="Results folder of a finished run, with its settings.")
 ]
+FinishedRun = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Results folder of a finished run.")]
+RerunDir = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="For the rerun; default <RUN_DIR>.rerun.")]
 Predictions = Annotated[
     Path | None, typer.Option("--out", metavar="FILE", help="CSV to write; default predictions.csv.")
 ]
@@ -115,6 +126,9 @@ ImportFormat = Annotated[
     ),
 ]
 ImportDir = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the features; train --views DIR.")]
+Findings = Annotated[
+    Path | None, typer.Option("--csv", metavar="FILE", help="CSV to write with all that is found in the clips.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Results and errors alone.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also each clip, timings and tracebacks.")]
 Json = Annotated[bool, typer.Option("--json", help="The result as one JSON object on stdout, all else on stderr.")]

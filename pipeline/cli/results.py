@@ -1,6 +1,5 @@
 """What a stage ended with, as plain values for --json and as lines for --quiet: read from what it wrote."""
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Settings
+from pipeline.corpora.tables import read_records
 from pipeline.manifest import read_labels, read_manifest
 
 COUNTED_PARTS = 500  # of a store; more take too long to read when someone wants to stop
@@ -17,8 +17,7 @@ COUNTED_PARTS = 500  # of a store; more take too long to read when someone wants
 def prepared(settings: Settings) -> dict[str, Any]:
     """Of prepare: {"manifest", "clips", "labels", "problems": kind -> count}."""
     work = settings.work
-    with (work / "problems.csv").open(encoding="utf-8", newline="") as file:
-        problems = Counter(row["kind"] for row in csv.DictReader(file))
+    problems = Counter(row["kind"] for row in read_records(work / "problems.csv"))
     manifest = work / "manifest.jsonl"
     n_clips, n_labels = len(read_manifest(manifest)), len(read_labels(work / "labels.csv"))
     return {"manifest": manifest, "clips": n_clips, "labels": n_labels, "problems": dict(problems)}
@@ -27,6 +26,21 @@ def prepared(settings: Settings) -> dict[str, Any]:
 def prepared_lines(values: Mapping[str, Any]) -> list[str]:
     problems = "".join(f", {count} {kind}" for kind, count in values["problems"].items())
     return [f"prepare: {values['clips']} clips, {values['labels']} labels{problems}: {values['manifest']}"]
+
+
+def transcribed(settings: Settings, n_failed: int) -> dict[str, Any]:
+    """Of transcribe: {"transcripts", "clips", "made": model -> clips that have its transcript, "failed"}."""
+    from pipeline.transcripts import TRANSCRIPTS, made_by
+
+    clips = read_manifest(settings.work / "manifest.jsonl")
+    counts = {"clips": len(clips), "made": dict(made_by(clips)), "failed": n_failed}
+    return {"transcripts": settings.work / TRANSCRIPTS, **counts}
+
+
+def transcribed_lines(values: Mapping[str, Any]) -> list[str]:
+    made = ", ".join(f"{count} by {model}" for model, count in values["made"].items()) or "none"
+    failed = f", {values['failed']} failed" if values["failed"] else ""
+    return [f"transcribe: {values['clips']} clips, transcripts made: {made}{failed}: {values['transcripts']}"]
 
 
 def pretrained(weights: Path) -> dict[str, Any]:
@@ -118,8 +132,7 @@ _SCORES = ("acc", "nmi", "ari")
 
 def predicted(run: Path, path: Path, n_failed: int) -> dict[str, Any]:
     """Of predict: {"predictions", "clips", "failed", "clusters": cluster -> clips, "confidence": the mean, ...}."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_records(path)
     clusters = Counter(row["cluster"] for row in rows)
     confidence = sum(float(row["confidence"]) for row in rows) / len(rows)
     return {

@@ -1,6 +1,5 @@
 """One command from its first line to its exit code: what is shown, the log, and what is said when it ends badly."""
 
-import json
 import math
 import os
 import shlex
@@ -20,6 +19,7 @@ from pipeline import console
 from pipeline.cli import stop
 from pipeline.config import Settings
 from pipeline.errors import PipelineError
+from pipeline.lock import only_writer
 from pipeline.logs import Log, Tee
 from pipeline.provenance import environment
 
@@ -28,12 +28,14 @@ DONE, SOME_FAILED, CANNOT, PIPE_CLOSED = 0, 1, 2, 141
 # What a stage leaves when it is stopped in the middle; what there was before is as it was.
 KEPT = {
     "prepare": "an earlier manifest; one is written when it is whole",
+    "transcribe": "every transcript that was made",
     "pretrain-audio": "the clips' feature maps and the last checkpoint, at most half a minute old",
     "reduce": "the embeddings; the reduction starts again",
     "train": "the views and an earlier run; one is written when its training is done",
     "evaluate": "the run; its scores are worked out again",
     "report": "the run and its scores",
     "predict": "what was embedded of the new clips",
+    "rerun": "the run itself, and what was embedded for the rerun",
     "export": "what the folder held before",
     "import": "what the folder held before",
 }
@@ -69,6 +71,8 @@ class Session:
         self._log = Log(stage)
         self._started = time.monotonic()
         self._stdout = sys.stdout
+        self._stack = ExitStack()  # of what is held until the command ends
+        self._held: set[Path] = set()
 
     def use(self, settings: Settings) -> Settings:
         """Tells the session the settings, once they are known; from here on there is a log."""
@@ -81,6 +85,16 @@ class Session:
         """Says where the log goes, for a command that works with a finished run's settings."""
         self._log.belongs_to(workdir, self._header)
 
+    def hold(self, folder: Path) -> None:
+        """Lets no other command write in a folder until this one ends; one that is not there yet is not made.
+
+        Raises:
+            PipelineError: another one is at work there.
+        """
+        if folder.is_dir() and folder not in self._held:
+            self._stack.enter_context(only_writer(folder))
+            self._held.add(folder)
+
     @contextmanager
     def doing(self, stage: str) -> Iterator[None]:
         """Names the part that a command of several is at."""
@@ -90,7 +104,7 @@ class Session:
 
     def run(self, work: Callable[["Session"], Result]) -> int:
         """Does the work and returns the exit code; every error becomes a line."""
-        with ExitStack() as stack:
+        with self._stack as stack:
             stack.callback(self._log.close)
             stack.enter_context(redirect_stdout(Tee(sys.stderr if self._as_json else sys.stdout, self._log)))
             stack.enter_context(redirect_stderr(Tee(sys.stderr, self._log)))
@@ -147,7 +161,8 @@ class Session:
     def _fail(self, message: str, error: Exception, *, unexpected: bool = False) -> int:
         path = self._log.keep() if unexpected else self._log.path
         if self._verbose or (unexpected and path is None):
-            traceback.print_exception(error)  # which is in the log too then
+            for line in "".join(traceback.format_exception(error)).splitlines():  # which is in the log too then
+                print(console.printable(line), file=sys.stderr)
         else:
             self._log.traceback_of(error)
         if unexpected and path:
@@ -184,7 +199,7 @@ class Session:
             "seconds": round(time.monotonic() - self._started, 3),
             "log": str(self._log.path) if self._log.path else None,
         }
-        self._stdout.write(json.dumps(_plain(whole), indent=2, ensure_ascii=False) + "\n")
+        self._stdout.write(console.as_json(_plain(whole)) + "\n")
         self._stdout.flush()
 
     def _header(self) -> str:

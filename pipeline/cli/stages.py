@@ -5,6 +5,7 @@ from pathlib import Path
 from pipeline.cli.session import Session
 from pipeline.config import Settings
 from pipeline.console import say
+from pipeline.files import check_writable
 
 
 def prepare(session: Session, settings: Settings) -> int:
@@ -12,6 +13,7 @@ def prepare(session: Session, settings: Settings) -> int:
     from pipeline.prepare import prepare
 
     with session.doing("prepare"):
+        session.hold(settings.work)
         return prepare(settings)
 
 
@@ -21,12 +23,23 @@ def prepare_if_told(session: Session, settings: Settings) -> int:
     return prepare(session, settings) if told else 0
 
 
+def transcribe(session: Session, settings: Settings, *, every_clip: bool, retry_failed: bool) -> int:
+    """Returns how many clips failed."""
+    from pipeline.prepare import manifest_of
+    from pipeline.transcribe import transcribe
+
+    with session.doing("transcribe"):
+        session.hold(settings.work)
+        return transcribe(settings, *manifest_of(settings), every_clip=every_clip, retry_failed=retry_failed)
+
+
 def pretrain_audio(session: Session, settings: Settings) -> Path:
     """Returns the weights file."""
     from pipeline.prepare import manifest_of
     from pipeline.pretrain_audio import pretrain_audio
 
     with session.doing("pretrain-audio"):
+        session.hold(settings.work)
         return pretrain_audio(settings, *manifest_of(settings))
 
 
@@ -37,20 +50,24 @@ def pretrain_audio_if_wanted(session: Session, settings: Settings, only: list[st
         pretrain_audio(session, settings)
 
 
-def extract(session: Session, settings: Settings, only: list[str] | None, retry_failed: bool) -> int:
+def extract(
+    session: Session, settings: Settings, only: list[str] | None, retry_failed: bool, max_failures: int | None
+) -> int:
     """Returns how many failures there are in all, modalities counted apart."""
     from pipeline.extract import extract
     from pipeline.prepare import manifest_of
 
     with session.doing("extract"):
+        session.hold(settings.work)
         manifest, root = manifest_of(settings)
-        return extract(settings, manifest, root, only=only or (), retry_failed=retry_failed)
+        return extract(settings, manifest, root, only=only or (), retry_failed=retry_failed, max_failures=max_failures)
 
 
 def reduce(session: Session, settings: Settings) -> None:
     from pipeline.reduce import reduce
 
     with session.doing("reduce"):
+        session.hold(settings.work)
         reduce(settings)
 
 
@@ -63,6 +80,8 @@ def train(session: Session, settings: Settings) -> None:
     with session.doing("train"):
         views = views_of(settings)
         labels = labels_of(settings, views)
+        check_writable(settings.results)
+        session.hold(settings.results)
         train(settings, views, labels)
     if is_evaluated(settings, labels):
         show(settings)
@@ -78,14 +97,16 @@ def evaluate(session: Session, settings: Settings) -> None:
 
     with session.doing("evaluate"):
         views = views_of(settings)
+        session.hold(settings.results)
         evaluate(settings, views, labels_of(settings, views))
 
 
 def report(session: Session, settings: Settings, *, embed_media: bool = False) -> Path:
     """Returns the page's path."""
-    from pipeline.report import report
+    from pipeline.report.html import report
 
     with session.doing("report"):
+        session.hold(settings.results)
         page = report(settings, embed_media=embed_media)
         say(f"report: wrote {page}")
     return page

@@ -1,7 +1,5 @@
 """What there is to export: a workdir's or a folder's features, with what is known of each clip."""
 
-import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +11,14 @@ from pipeline.config import Settings
 from pipeline.console import say
 from pipeline.corpora.base import CorpusClip
 from pipeline.corpora.mmsa import find_label_file, segment_id
-from pipeline.corpora.tables import read_table
+from pipeline.corpora.tables import read_records, read_table
 from pipeline.errors import PipelineError
 from pipeline.evaluate import labels_of
 from pipeline.export.splits import video_of
 from pipeline.features import stores_of
 from pipeline.manifest import to_clip
 from pipeline.prepare import manifest_of
+from pipeline.records import read_record
 from pipeline.reduce import encoders_of, views_of
 from pipeline.store import EmbeddingStore
 
@@ -102,7 +101,7 @@ def gather(settings: Settings, *, reduced: bool) -> Content:
 def _corpus_of(work: Path) -> tuple[list[CorpusClip], Path | None, str]:
     """The manifest of a workdir, the folder of its media and the kind of its corpus."""
     clips, root = manifest_of(Settings(workdir=work))
-    return clips, root, str(json.loads((work / "corpus.json").read_text(encoding="utf-8")).get("kind"))
+    return clips, root, str(read_record(work / "corpus.json").get("kind"))
 
 
 def _cached_views(folder: Path, reduced: bool) -> Views:
@@ -130,9 +129,13 @@ def _splits(folder: Path, root: Path | None) -> dict[str, str]:
 
 
 def _videos(clip_ids: Sequence[str], clips: Sequence[CorpusClip], kind: str) -> dict[str, str]:
-    """clip_id -> its media file; or what its id begins with, where that names the video and files are segments."""
-    media = {} if kind in ("mosi", "mmsa") else {clip.clip_id: clip.media for clip in clips}
-    return {clip_id: media.get(clip_id) or video_of(clip_id) for clip_id in clip_ids}
+    """clip_id -> what it shares with other clips: the recording or speaker that the corpus names, else its media file.
+
+    Where files are segments, and for features without a corpus, it is what the id begins with.
+    """
+    files_are_segments = kind in ("mosi", "mmsa")
+    known = {clip.clip_id: clip.video or ("" if files_are_segments else clip.media) for clip in clips}
+    return {clip_id: known.get(clip_id) or video_of(clip_id) for clip_id in clip_ids}
 
 
 def _assignments(settings: Settings) -> dict[str, tuple[int, float]]:
@@ -141,11 +144,10 @@ def _assignments(settings: Settings) -> dict[str, tuple[int, float]]:
     if not (out / "run.json").exists():
         return {}
     try:
-        digest = json.loads((out / "run.json").read_text(encoding="utf-8"))["views_digest"]
-        with (out / "assignments.csv").open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, strict=True))
+        digest = read_record(out / "run.json")["views_digest"]
+        rows = read_records(out / "assignments.csv")
         assignments = {row["clip_id"]: (int(row["cluster"]), float(row["confidence"])) for row in rows}
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise PipelineError(f"cannot read the run in {out} ({error}); run `train` again") from None
     if digest != _digest(settings):
         say(f"export: {out} holds a run on other views than these; its clusters are left out")

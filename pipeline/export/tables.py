@@ -13,6 +13,7 @@ import yaml
 from numpy.typing import NDArray
 
 from pipeline.columns import SPLITS
+from pipeline.corpora.tables import mark_cell
 from pipeline.export.content import Content
 from pipeline.files import write_atomic
 from pipeline.reduce import untrained
@@ -24,14 +25,14 @@ def write_csv(content: Content, folder: Path) -> dict[str, Any]:
     """features.csv: clip_id, label, cluster, confidence, split, transcript, then text_0 ... visual_0 ... audio_0 ...
 
     A column that nothing fills is left out. An empty cell is a value that is not there. Numbers have as many digits as
-    give back the same float32.
+    give back the same float32; text is marked as in every CSV that is written here (`mark_cell`).
     """
-    columns = _known(content)
+    columns = {name: _marked(column) for name, column in _known(content).items()}
     for modality, view in content.views.arrays.items():
         missing = np.isnan(view)
         for index in range(view.shape[1]):
             values = pa.array(view[:, index], pa.float32(), mask=missing[:, index])
-            columns[f"{modality}_{index}"] = values
+            columns[mark_cell(f"{modality}_{index}")] = values
     buffer = io.BytesIO()
     pcsv.write_csv(pa.table(columns), buffer)
     write_atomic(folder / "features.csv", buffer.getvalue())
@@ -81,6 +82,12 @@ def _known(content: Content) -> dict[str, pa.Array]:
         ("transcript", content.transcripts, pa.string()),
     )
     return columns | {name: pa.array([found.get(i) for i in ids], kind) for name, found, kind in known if found}
+
+
+def _marked(column: pa.Array) -> pa.Array:
+    if not pa.types.is_string(column.type):
+        return column
+    return pa.array([None if cell is None else mark_cell(cell) for cell in column.to_pylist()], pa.string())
 
 
 def _table(content: Content) -> pa.Table:

@@ -1,7 +1,7 @@
 """npy and npz: arrays by name, each a modality or something known of the clips."""
 
-import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pipeline.align import CLIP_IDS, load_npy
 from pipeline.columns import read_column
 from pipeline.errors import PipelineError
+from pipeline.hardware import memory_gb
 from pipeline.ingest.content import (
     ID_NAMES,
     LABEL_NAMES,
@@ -27,6 +28,13 @@ from pipeline.ingest.content import (
     view_name,
 )
 from pipeline.manifest import read_labels
+from pipeline.records import read_json
+
+# What NumPy lets through of an archive that is damaged.
+_BROKEN = (
+    *(OSError, ValueError, KeyError, EOFError, AttributeError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 def read_npy(source: Path) -> Features:
@@ -48,7 +56,7 @@ def read_npy(source: Path) -> Features:
 
 def _clip_ids(path: Path) -> list[str]:
     try:
-        ids = json.loads(path.read_text(encoding="utf-8"))
+        ids = read_json(path)
     except (OSError, ValueError) as error:
         raise PipelineError(f"cannot read {path} ({error}); it should be a JSON list of the clips' ids") from None
     return texts(ids, str(path))
@@ -59,16 +67,24 @@ def read_npz(source: Path) -> Features:
     arrays = {}
     try:
         with np.load(source, allow_pickle=False) as file:
+            _check_size(file.zip)
             for name in file.files:
                 arrays[name] = file[name]
                 if not isinstance(arrays[name], np.ndarray):  # NumPy gives what is no array as its bytes
                     raise ValueError(f"{name} is no array")
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, NotImplementedError) as error:
+    except _BROKEN as error:
         reason = " ".join(str(error).split())[:200]
         raise PipelineError(
             f"cannot read {source} ({reason}); save it with numpy.savez, numbers and text alone"
         ) from None
     return _with_what_lies_beside(features_of(arrays, str(source)), source.parent)
+
+
+def _check_size(archive: zipfile.ZipFile) -> None:
+    """A few kB of an archive may stand for any number of GB, and reading them would end the process."""
+    claimed_gb, memory = sum(info.file_size for info in archive.infolist()) / 1e9, memory_gb()
+    if memory and claimed_gb > memory[1]:
+        raise ValueError(f"its arrays take {claimed_gb:.1f} GB, and {memory[1]:.1f} GB of memory are free")
 
 
 def features_of(arrays: Mapping[str, NDArray[Any]], where: str) -> Features:

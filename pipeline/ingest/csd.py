@@ -56,6 +56,13 @@ class _Sequence:
         self.name, self.path, self.data = name, path, data
         self._last: tuple[str, _Entry] | None = None
 
+    def names(self) -> list[str]:
+        """The videos, or the segments of them."""
+        try:
+            return list(self.data)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise PipelineError(f"{self.path}: cannot read its keys ({error}); get the file again") from None
+
     def entry(self, key: str) -> _Entry:
         """One key's content; the last one is kept, as a video's clips come one after the other."""
         if self._last is None or self._last[0] != key:
@@ -86,7 +93,7 @@ class _Sequence:
         return self.entry(clip.key).between(*clip.span_s)
 
     def is_text(self) -> bool:
-        return any(self.entry(key).features.dtype.kind in "USO" for key in list(self.data)[:1])
+        return any(self.entry(key).features.dtype.kind in "USO" for key in self.names()[:1])
 
 
 def _local(group: Any, name: str) -> Any:
@@ -177,7 +184,7 @@ def _named(sequences: Sequence[_Sequence], notes: list[str]) -> dict[str, _Seque
 
 def _clips(labels: _Sequence | None, views: Sequence[_Sequence], notes: list[str]) -> list[_Clip]:
     """The clips: what the labels' intervals cut out of whole videos, else the keys as they are."""
-    values = {key: labels.entry(key) for key in labels.data} if labels else {}
+    values = {key: labels.entry(key) for key in labels.names()} if labels else {}
     widest = max((entry.features.shape[1] for entry in values.values()), default=1)
     if widest > 1:
         notes.append(f"labels: the first of {widest} columns")
@@ -189,7 +196,7 @@ def _clips(labels: _Sequence | None, views: Sequence[_Sequence], notes: list[str
             for n, (start_s, end_s) in enumerate(entry.intervals)
             if end_s - start_s > _EPSILON_S
         ]
-    keys = dict.fromkeys(key for sequence in views for key in sequence.data)
+    keys = dict.fromkeys(key for sequence in views for key in sequence.names())
     return [_Clip(key, key, label=_number(values[key], 0) if key in values else float("nan")) for key in keys]
 
 

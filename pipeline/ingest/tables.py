@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from pipeline.columns import COLUMN_FILES, split_name
 from pipeline.config import MODALITIES
+from pipeline.corpora.tables import unmark_cell
 from pipeline.errors import PipelineError
 from pipeline.ingest.content import (
     ID_NAMES,
@@ -86,11 +87,20 @@ def _csv_table(path: Path) -> pa.Table:
         types = {name: pa.string() for name in header if name.lower() in _TEXT_NAMES}
         types |= {name: pa.float32() for name in header if name not in types and _NUMBERED.fullmatch(name)}
         options = pcsv.ConvertOptions(column_types=types, null_values=["", "NaN", "nan", "NA", "NULL", "null"])
-        return pcsv.read_csv(path, parse_options=pcsv.ParseOptions(newlines_in_values=True), convert_options=options)
+        table = pcsv.read_csv(path, parse_options=pcsv.ParseOptions(newlines_in_values=True), convert_options=options)
+        return _unmarked(table, [name for name in header if types.get(name) == pa.string()])
     except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
         raise PipelineError(
             f"cannot read {path} as a table ({_line(error)}); expected a header, then a row a clip, UTF-8"
         ) from None
+
+
+def _unmarked(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """The columns' cells without the marks that our own export puts before a spreadsheet's formulas."""
+    for name in names:
+        cells = [None if cell is None else unmark_cell(cell) for cell in table[name].to_pylist()]
+        table = table.set_column(table.column_names.index(name), name, pa.array(cells, pa.string()))
+    return table
 
 
 def _parquet_table(path: Path) -> pa.Table:

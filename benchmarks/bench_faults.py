@@ -1,0 +1,82 @@
+"""`make bench-faults`: what is lost when things go wrong, as JSON and a table. Exit 1 where anything is.
+
+Stages are killed at random and at every write; the disk fills up, refuses, is read-only; clips vanish, change, hang and
+crash their reader; media files and the stages' own files are damaged. All of it is seeded.
+
+make bench-faults                    200 kills, 1,000 media files, 1,000 other files: 20 minutes at most
+make bench-faults ARGS=--quick       25 kills, 100 and 200 files: minutes
+make bench-faults ARGS="--only kills --seed 3"
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from benchmarks.data import ROOT
+from benchmarks.faults_clips import clips
+from benchmarks.faults_disk import disk
+from benchmarks.faults_kills import Place, kills, undisturbed
+from benchmarks.fuzz_files import fuzz_files
+from benchmarks.fuzz_media import fuzz_media
+from benchmarks.tib_speed import machine
+
+WORK = ROOT / "work" / "bench" / "faults"
+PARTS = ("kills", "disk", "clips", "media", "files")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make bench-faults", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="25 kills, 100 and 200 files: minutes")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to run")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    quick, seed = arguments.quick, arguments.seed
+    WORK.mkdir(parents=True, exist_ok=True)
+    place = Place(WORK)
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "kills": lambda: _kills(place, 25 if quick else 200, seed),
+        "disk": lambda: _cases(disk(place, undisturbed(place))),
+        "clips": lambda: _cases({"clips that hang, crash, or are too large": clips(WORK / "hostile")}),
+        "media": lambda: _fuzzed(fuzz_media(100 if quick else 1000, seed)),
+        "files": lambda: _fuzzed(fuzz_files(200 if quick else 1000, seed)),
+    }
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    result: dict[str, Any] = {"date": now, "machine": machine(), "seed": seed}
+    with redirect_stdout(sys.stderr):
+        for name in arguments.only:
+            started = time.monotonic()
+            result[name] = parts[name]()
+            result[name]["seconds"] = round(time.monotonic() - started, 1)
+            print(f"{name}: {json.dumps(result[name])}")
+    lost = {name: result[name]["lost"] for name in arguments.only if result[name].get("lost")}
+    print(json.dumps(result, indent=1))
+    for name in arguments.only:
+        print(f"{'LOST' if name in lost else 'kept'} {name}: {result[name]['tried']} tried", file=sys.stderr)
+    return 1 if lost else 0
+
+
+def _kills(place: Place, n: int, seed: int) -> dict[str, Any]:
+    counts = kills(place, n, np.random.default_rng(seed))
+    killed = {stage: {k: v for k, v in of.items() if k.startswith("killed")} for stage, of in counts.items()}
+    others = {stage: {k: v for k, v in of.items() if not k.startswith("killed")} for stage, of in counts.items()}
+    lost = {stage: of for stage, of in others.items() if of}
+    return {"tried": sum(sum(of.values()) for of in killed.values()), "lost": lost, "killed": killed}
+
+
+def _fuzzed(found: dict[str, Any]) -> dict[str, Any]:
+    return {"tried": found["files"], "lost": found["violations"], **found}
+
+
+def _cases(cases: dict[str, list[str]]) -> dict[str, Any]:
+    return {"tried": len(cases), "lost": {name: wrong for name, wrong in cases.items() if wrong}, "cases": list(cases)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

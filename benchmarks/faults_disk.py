@@ -1,0 +1,180 @@
+"""A disk that refuses, files that change under the reader's hands, and two commands at once.
+
+Each case must end with a message in words and a known exit code, keep what was done, and, once its cause is gone, come
+to what an undisturbed run leaves.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.data import ROOT
+from benchmarks.fault_points import REFUSING
+from benchmarks.faults_kills import Place, Undisturbed, differences, left, torn
+
+NOBODY = 65534
+SMALL_DISK_MB = 1
+
+
+def disk(place: Place, known: dict[str, Undisturbed]) -> dict[str, list[str]]:
+    """Case -> what was lost in it; nothing is as it should be."""
+    cases: dict[str, Callable[[Place, dict[str, Undisturbed]], Iterator[str]]] = {
+        "a write that is refused, each in turn": _refused_writes,
+        "a disk that is full": _full_disk,
+        "a workdir that may not be written": _read_only,
+        "a clip that may not be read": _forbidden_clip,
+        "a clip that goes away while others are read": _clip_goes,
+        "a clip that is exchanged while others are read": _clip_changes,
+        "two commands at once": _two_at_once,
+    }
+    return {name: list(case(place, known)) for name, case in cases.items()}
+
+
+def _said(run: subprocess.CompletedProcess[str], code: int, *words: str) -> Iterator[str]:
+    """What is wrong with how a command ended."""
+    told = run.stdout + run.stderr
+    if run.returncode != code:
+        yield f"exit code {run.returncode}, not {code}: {told.strip().splitlines()[-1:]}"
+    if "Traceback" in told:
+        yield "a traceback was shown"
+    yield from (f"{word!r} was not said" for word in words if word not in told)
+
+
+def _broken(place: Place, stage: str, point: str, nth: int) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.fault_points", point, str(nth), *place.words(stage)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603
+
+
+def _refused_writes(place: Place, known: dict[str, Undisturbed]) -> Iterator[str]:
+    for stage in ("extract", "reduce", "train", "report"):
+        for point in REFUSING:
+            nth = 1
+            while True:
+                place.restore(known[stage].before)
+                run = _broken(place, stage, point, nth)
+                if run.returncode == 0:
+                    break
+                yield from _said(run, 2, "cannot write")
+                yield from (f"torn: {path}" for path in torn(place.trial))
+                yield from _ends_well(place, stage, known)
+                nth += 1 if nth < 4 else 4
+
+
+def _ends_well(place: Place, stage: str, known: dict[str, Undisturbed], code: int = 0) -> Iterator[str]:
+    yield from _said(place.run(stage), code)
+    yield from differences(known[stage].left, left(place.trial))
+
+
+def _full_disk(place: Place, known: dict[str, Undisturbed]) -> Iterator[str]:
+    with _small_disk(place.trial) as mounted:
+        if not mounted:
+            yield "not tried: a file system of its own needs root"
+            return
+        shutil.copytree(place.folder / "states" / known["extract"].before, place.trial, dirs_exist_ok=True)
+        filler = place.trial / "filler"
+        filler.write_bytes(b"\0" * (SMALL_DISK_MB * 2**20 - 2**17))  # 128 KiB and a little are left
+        yield from _said(place.run("extract"), 2, "cannot write", "No space left")
+        yield from (f"torn: {path}" for path in torn(place.trial))
+        filler.unlink()
+        yield from _ends_well(place, "extract", known)
+
+
+@contextmanager
+def _small_disk(folder: Path) -> Iterator[bool]:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_MB}m", "tmpfs", str(folder)]
+    mounted = shutil.which("mount") is not None and subprocess.run(command, check=False).returncode == 0  # noqa: S603
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", str(folder)], check=True)  # noqa: S603, S607
+
+
+def _as_nobody(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """As a user whom file modes concern; root is not."""
+    user = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+    home = {**os.environ, "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(command, cwd=ROOT, env=home, capture_output=True, text=True, check=False, **user)  # type: ignore[call-overload] # noqa: S603
+
+
+def _open_up(folder: Path, *, writable: bool) -> None:
+    for path in (folder, *folder.rglob("*")):
+        path.chmod((0o777 if writable else 0o555) if path.is_dir() else (0o666 if writable else 0o444))
+
+
+def _read_only(place: Place, known: dict[str, Undisturbed]) -> Iterator[str]:
+    for stage in ("extract", "reduce", "train"):
+        place.restore(known[stage].before)
+        _open_up(place.trial, writable=False)
+        run = _as_nobody([sys.executable, "-m", "pipeline", *place.words(stage)])
+        _open_up(place.trial, writable=True)
+        yield from _said(run, 2, "cannot write", "Permission denied")
+        yield from _ends_well(place, stage, known)
+
+
+def _forbidden_clip(place: Place, known: dict[str, Undisturbed]) -> Iterator[str]:
+    place.restore(known["extract"].before)
+    _open_up(place.trial, writable=True)
+    clip = sorted((place.folder / "clips").rglob("*.mp4"))[0]
+    mode = clip.stat().st_mode
+    clip.chmod(0o000)
+    try:
+        run = _as_nobody([sys.executable, "-m", "pipeline", *place.words("extract")])
+    finally:
+        clip.chmod(mode)
+    yield from _said(run, 1, "permission_denied")
+    yield from _said(place.run("extract", "--retry-failed"), 0)
+    yield from differences(known["extract"].left, left(place.trial))
+
+
+def _clip_goes(place: Place, known: dict[str, Undisturbed]) -> Iterator[str]:
+    yield from _meddled(place, known, lambda clip, aside: clip.rename(aside))
+
+
+def _clip_changes(place: Place, known: dict[str, Undisturbed]) -> Iterator[str]:
+    def exchange(clip: Path, aside: Path) -> None:
+        clip.rename(aside)
+        clip.write_bytes(aside.read_bytes()[:5000])
+
+    yield from _meddled(place, known, exchange)
+
+
+def _meddled(place: Place, known: dict[str, Undisturbed], meddle: Callable[[Path, Path], object]) -> Iterator[str]:
+    """The last clip is meddled with while the first are read, and put back: all is as it was."""
+    place.restore(known["extract"].before)
+    clip = sorted((place.folder / "clips").rglob("*.mp4"))[-1]
+    aside = place.folder / "aside"
+    timer = threading.Timer(0.7 * known["extract"].seconds, lambda: meddle(clip, aside))
+    timer.start()
+    run = place.run("extract")
+    timer.join()
+    os.replace(aside, clip)
+    if run.returncode not in (0, 1):  # it was done with the clip already, or has a row for it
+        yield from _said(run, 1)
+    yield from _said(place.run("extract", "--retry-failed"), 0)
+    yield from (text for text in differences(known["extract"].left, left(place.trial)) if "duplicated" not in text)
+
+
+def _two_at_once(place: Place, known: dict[str, Undisturbed]) -> Iterator[str]:
+    for stage in ("extract", "train"):
+        place.restore(known[stage].before)
+        first = place.start(stage)
+        lock = place.trial / ("out" if stage == "train" else "work") / ".lock"
+        until = time.monotonic() + 60
+        while not lock.exists() and first.poll() is None and time.monotonic() < until:
+            time.sleep(0.02)
+        time.sleep(0.2)
+        second = place.run(stage)
+        if first.poll() is None or second.returncode:  # else the first was done before the second began
+            yield from _said(second, 2, "another command is at work")
+        if first.wait():
+            yield f"the first of two ended with {first.returncode}"
+        yield from _ends_well(place, stage, known)

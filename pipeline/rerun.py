@@ -1,0 +1,312 @@
+"""Command rerun: a finished run made again from what its own folder says, and compared with what it was.
+
+<run>.rerun/
+    rerun.json      of which run, and how the two compare; there from the beginning, so that the folder is known as one
+    work/           a workdir of its own: the run's embeddings linked, or made anew from raw clips; reduced views
+    ...             the results, as `train` leaves them
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.align import Views
+from pipeline.cluster import train
+from pipeline.config import Settings, load_settings
+from pipeline.console import say
+from pipeline.errors import PipelineError
+from pipeline.evaluate import evaluate, labels_of, read_assignments
+from pipeline.extract import extract
+from pipeline.files import TEMPORARY_GLOB, check_writable, link_or_copy, write_atomic
+from pipeline.metrics import clustering_scores
+from pipeline.predict import kept_encoders
+from pipeline.prepare import manifest_of, prepare
+from pipeline.records import read_record
+from pipeline.reduce import reduce, views_of
+from pipeline.transcripts import TRANSCRIPTS
+
+MAX_THREADS = 1024  # beyond it a record is not believed
+RECORD, WORK = "rerun.json", "work"
+SCORES = ("acc", "nmi", "ari")
+# Of run.json what may explain that two runs differ -> what it is called before its name.
+_EXPLAINS = {
+    **{"settings": "setting", "encoders": "encoder", "made_with": "computed with", "packages": "package"},
+    **{"git_sha": "commit", "python": "Python", "platform": "platform", "processor": "processor", "cores": "cores"},
+}
+# Where things lie. The checksum of weights tells which they are.
+_WHEREABOUTS = {
+    *("settings.name", "settings.out", "settings.workdir", "settings.views", "settings.labels", "settings.corpus.root"),
+    *("settings.extract.audio.weights", "settings.extract.visual.quantised"),
+}
+_OF_A_CORPUS = ("manifest.jsonl", "corpus.json", "labels.csv", "problems.csv", TRANSCRIPTS)
+_GROUPS = ("settings", "encoders", "made_with")  # objects in run.json
+_SHOWN = 60  # characters of a value
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """What a finished run's folder says of it.
+
+    Attributes:
+        record: run.json.
+        assignments: clip_id -> cluster.
+        scores: acc, nmi and ari, {} where it had no labels.
+    """
+
+    folder: Path
+    record: Mapping[str, Any]
+    assignments: Mapping[str, int]
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Something that was recorded of both runs and is not the same: "package torch", "setting train.seed"."""
+
+    what: str
+    then: str
+    now: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A run and its rerun.
+
+    Attributes:
+        identical: the same clips in clusters of the same numbers.
+        clips: (then, now).
+        only_then, only_now: ids of clips that one of the two alone clustered.
+        same_views: every value that was clustered is the same.
+        same_encoders: modality -> whether its embeddings have one recipe, and so one fingerprint.
+        share: of the clips of both, those in one cluster when clusters are matched at best, 0..1; None without any.
+        ari: of the two groupings of these clips, -1..1.
+        scores: acc, nmi and ari: (then, now), None where there are no labels.
+        different: what may explain it, in words.
+    """
+
+    of: str
+    identical: bool
+    clips: tuple[int, int]
+    only_then: list[str]
+    only_now: list[str]
+    same_views: bool
+    same_encoders: dict[str, bool]
+    share: float | None
+    ari: float | None
+    scores: dict[str, tuple[float | None, float | None]]
+    different: list[Difference]
+
+
+def read_original(folder: Path) -> Original:
+    """Reads the run that is to be made again.
+
+    Raises:
+        PipelineError: no finished run there, or a file of it that cannot be read.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
+        raise PipelineError(f"no finished run in {folder}, which holds no run.json; give the results folder of one")
+    record = _read(path)
+    if not {"inputs", "views_digest"} <= record.keys() or any(type(record.get(k, {})) is not dict for k in _GROUPS):
+        raise PipelineError(f"{path} is not the record of a run; give the results folder of one, or run `train` again")
+    if not (folder / "config.yaml").is_file() and "settings" not in record:
+        raise PipelineError(f"{folder} has lost its config.yaml, so nothing says how it was made; run `train` again")
+    return Original(folder, record, read_assignments(folder), _scores(folder))
+
+
+def rerun_folder(original: Original, out: Path | None) -> Path:
+    """The folder for the rerun, made where it is not there.
+
+    Args:
+        out: where it is to be; None is <run>.rerun beside the run.
+    Raises:
+        PipelineError: it holds something that is no rerun, or cannot be written.
+    """
+    run = original.folder.resolve()
+    out = out or run.with_name(f"{run.name}.rerun")
+    if out.resolve() == run:
+        raise PipelineError(f"--out {out} is the run itself; give another folder for its rerun")
+    if out.exists() and not (out.is_dir() and ((out / RECORD).is_file() or not any(out.iterdir()))):
+        raise PipelineError(f"--out {out} holds something that is no rerun; give a new or an empty folder")
+    check_writable(out)
+    if not (out / RECORD).is_file():
+        _write(out, {"of": str(run)})
+    return out
+
+
+def rerun(original: Original, out: Path, *, clips: Path | None = None) -> Comparison:
+    """Makes a run again with its settings, threads included, and compares the two.
+
+    The embeddings are those of the run's workdir, which is left as it is; what is not there of them is made. With raw
+    clips given, everything is made anew.
+
+    Args:
+        out: as `rerun_folder` gives it.
+        clips: the raw clips; None is the workdir's embeddings.
+    Raises:
+        PipelineError: neither embeddings nor clips are there, or a stage cannot run.
+    """
+    from pipeline.report.html import report  # only now: it loads PyTorch, and a wrong folder should be told at once
+
+    settings = _settled(original, out, clips)
+    (out / "run.json").unlink(missing_ok=True)  # an earlier rerun is made again too
+    with _threads(original.record):
+        if settings.views is None:
+            reduce(settings)
+        views = views_of(settings)
+        labels = _labels(settings, views)
+        train(settings, views, labels)
+        evaluate(settings, views, labels)
+    found = compare(original, read_original(out))
+    _write(out, asdict(found))
+    report(settings)
+    return found
+
+
+def compare(then: Original, now: Original) -> Comparison:
+    """How two runs compare: their clips, what was clustered, the clusters, the scores, and what was different."""
+    both = [clip_id for clip_id in then.assignments if clip_id in now.assignments]
+    matched = clustering_scores([then.assignments[c] for c in both], [now.assignments[c] for c in both]) if both else {}
+    encoders, again = (run.record.get("encoders", {}) for run in (then, now))
+    return Comparison(
+        of=str(then.folder.resolve()),
+        identical=then.assignments == now.assignments,
+        clips=(len(then.assignments), len(now.assignments)),
+        only_then=[clip_id for clip_id in then.assignments if clip_id not in now.assignments],
+        only_now=[clip_id for clip_id in now.assignments if clip_id not in then.assignments],
+        same_views=then.record["views_digest"] == now.record["views_digest"],
+        same_encoders={m: encoders.get(m) == again.get(m) for m in encoders | again},
+        share=matched.get("acc"),
+        ari=matched.get("ari"),
+        scores={name: (then.scores.get(name), now.scores.get(name)) for name in SCORES},
+        different=list(_different(then.record, now.record)),
+    )
+
+
+def _different(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:
+    """What both records tell and tell differently; a run of an older version tells less."""
+    for key, called in _EXPLAINS.items():
+        if key in then and key in now:
+            for name, before, after in _unlike(then[key], now[key], key):
+                inner = name.removeprefix(key).removeprefix(".")
+                yield Difference(f"{called} {inner}".strip(), _shown(before), _shown(after))
+
+
+def _unlike(then: Any, now: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
+    """(dotted name, then, now) of the innermost values that differ."""
+    if isinstance(then, list) and isinstance(now, list) and len(then) == len(now) == 1:
+        then, now = then[0], now[0]
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        # A setting that one of them does not name is of another version of this program, and at its default.
+        keys = [key for key in {**then, **now} if not name.startswith("settings") or (key in then and key in now)]
+        for key in keys:
+            yield from _unlike(then.get(key), now.get(key), f"{name}.{key}")
+    elif then != now and name not in _WHEREABOUTS:
+        yield name, then, now
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
+def _settled(original: Original, out: Path, clips: Path | None) -> Settings:
+    """The run's settings turned to the rerun's folder, with all in place that `reduce` or `train` works on."""
+    config, own = original.folder / "config.yaml", out / WORK
+    if not config.is_file():
+        config = out / "config.yaml"
+        write_atomic(config, yaml.safe_dump(original.record["settings"], sort_keys=False, allow_unicode=True))
+    before = load_settings(config)
+    if before.views is not None:
+        if clips:
+            raise PipelineError(f"{original.folder} was trained on cached features, so there are no --clips to give")
+        if not before.views.is_dir():
+            raise PipelineError(f"the features that the run clustered are not there any more: {before.views}{_seen()}")
+        return load_settings(config, out=out)
+    changes = kept_encoders(original.folder, before.extract)
+    if clips is None and (before.work / "corpus.json").is_file():
+        shutil.rmtree(own, ignore_errors=True)
+        _take_over(before.work, own)
+        settings = load_settings(config, changes, out=out, workdir=own)
+    else:
+        root = clips or before.corpus.root
+        if root is None or not (root.is_dir() or before.corpus.kind == "synthetic"):
+            raise PipelineError(
+                f"neither the embeddings of the run ({before.work / 'features'}) nor its clips ({root}) are there"
+                f"{_seen()}; give the clips with --clips DIR"
+            )
+        if "identical" in _read(out / RECORD):  # of an earlier rerun, not of one that was stopped
+            shutil.rmtree(own, ignore_errors=True)
+        settings = load_settings(config, changes, out=out, workdir=own, corpus__root=root)
+        if (before.work / TRANSCRIPTS).is_file():
+            write_atomic(own / TRANSCRIPTS, (before.work / TRANSCRIPTS).read_bytes())
+        prepare(settings)
+    manifest, root = manifest_of(settings)
+    if root.is_dir():
+        extract(settings, manifest, root)
+    else:
+        say(f"rerun: the clips are not at hand ({root}); the embeddings are taken as they are")
+    return settings
+
+
+def _seen() -> str:
+    return f"; a relative path is seen from here, {Path.cwd()}"
+
+
+def _take_over(work: Path, own: Path) -> None:
+    """What a workdir holds of its clips and their embeddings, under second names: nothing is changed in place."""
+    for name in _OF_A_CORPUS:
+        if (work / name).is_file():
+            write_atomic(own / name, (work / name).read_bytes())
+    temporary = set((work / "features").rglob(TEMPORARY_GLOB))
+    files = [path for path in (work / "features").rglob("*") if path.is_file() and path not in temporary]
+    for path in sorted(files, key=lambda path: path.stat().st_mtime_ns):  # where they are copied, in the order made
+        link_or_copy(path, own / path.relative_to(work))
+
+
+@contextmanager
+def _threads(record: Mapping[str, Any]) -> Iterator[None]:
+    """As many of PyTorch's threads as the run had: their number changes the last digits."""
+    import torch
+
+    before = torch.get_num_threads()
+    made_with = record.get("made_with", {}).get("train")
+    then = made_with.get("threads") if isinstance(made_with, dict) else None
+    if isinstance(then, int) and 1 <= then <= MAX_THREADS:
+        torch.set_num_threads(then)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _labels(settings: Settings, views: Views) -> dict[str, str]:
+    try:
+        return labels_of(settings, views)
+    except PipelineError as error:
+        say(f"rerun: no scores, as the labels cannot be read: {error}")
+        return {}
+
+
+def _scores(folder: Path) -> dict[str, float]:
+    path = folder / "metrics.json"
+    scores = _read(path).get("scores") if path.is_file() else None
+    there = {name: scores.get(name) for name in SCORES} if isinstance(scores, dict) else {}
+    return {name: float(value) for name, value in there.items() if isinstance(value, int | float)}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return read_record(path)
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"cannot read {path} ({error}), which is needed to make the run again") from None
+
+
+def _write(out: Path, record: Mapping[str, Any]) -> None:
+    write_atomic(out / RECORD, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
