@@ -492,7 +492,7 @@ def _lines_of(config: Path, given: Iterable[str]) -> dict[str, str]:
 def _explain(error: ValidationError, lines: Mapping[str, str]) -> Iterator[str]:
     known = list(setting_names(Settings))
     for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"])
+        key = ".".join(str(part) for part in item["loc"]) or "the name of a setting"
         where = f"{lines[key]}: " if key in lines else ""
         if item["type"] == "extra_forbidden":
             yield f"{where}unknown setting {key!r}; {nearest(key, known)}"

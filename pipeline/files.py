@@ -20,13 +20,14 @@ def write_atomic(path: Path, data: bytes | str) -> bool:
     parent folders are made. A file that holds `data` already is left alone, with its modification time.
 
     Args:
-        data: the whole content; text is written as UTF-8, line ends as they are.
+        data: the whole content; text is written as UTF-8, line ends as they are. Half a surrogate pair, which JSON may
+            hold and UTF-8 has no form for, becomes a question mark.
     Returns:
         True if the file was written, False if it held this content already.
     Raises:
         PipelineError: the disk is full, read-only, or otherwise refuses; the temporary file is removed.
     """
-    content = data.encode("utf-8") if isinstance(data, str) else data
+    content = data.encode("utf-8", "replace") if isinstance(data, str) else data
     try:
         if _holds(path, content):
             return False

@@ -26,6 +26,13 @@ class Recipe(Shape):
     versions: dict[str, Any] = {}
 
 
+class Store(Shape):
+    """recipe.json of a set of embeddings."""
+
+    recipe: Recipe
+    requests: list[str]
+
+
 class Reduced(Shape):
     """Of one modality: which embeddings were reduced."""
 

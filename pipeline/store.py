@@ -29,6 +29,7 @@ from pipeline.corpora.tables import format_table, read_records
 from pipeline.errors import PipelineError
 from pipeline.files import TEMPORARY_GLOB, write_atomic
 from pipeline.provenance import stable_hash
+from pipeline.records import Store, read_record
 
 _MADE_WITH = "made_with.json"
 FAILURE_COLUMNS = ("clip_id", "stage", "cause", "message", "source")
@@ -101,7 +102,7 @@ class EmbeddingStore:
         """(clip_id, source) of every embedding here, the newest part last."""
         done: list[tuple[str, str]] = []
         for path in self._parts():
-            table = _read_part(path, ["clip_id", "source"])
+            table = _read_part(path, ["clip_id", "source"], int(self.recipe["dim"]))
             done += zip(table["clip_id"].to_pylist(), table["source"].to_pylist(), strict=True)
         return done
 
@@ -178,7 +179,7 @@ class EmbeddingStore:
         """
         found: dict[str, NDArray[np.float32]] = {}
         for kept, column in self._columns("embedding", sources):
-            vectors = column.flatten().to_numpy().reshape(len(column), -1)
+            vectors = column.flatten().to_numpy().reshape(len(column), int(self.recipe["dim"]))
             found |= {clip_id: vectors[row] for row, clip_id in kept}
         return found
 
@@ -209,7 +210,7 @@ class EmbeddingStore:
     ) -> Iterator[tuple[list[tuple[int, str]], pa.Array]]:
         """One column of each part, with the (row, clip_id) of the wanted clips in it."""
         for path in self._parts():
-            table = _read_part(path, ["clip_id", "source", name]).combine_chunks()
+            table = _read_part(path, ["clip_id", "source", name], int(self.recipe["dim"])).combine_chunks()
             keys = zip(table["clip_id"].to_pylist(), table["source"].to_pylist(), strict=True)
             kept = [
                 (row, clip_id)
@@ -249,20 +250,38 @@ def _write_recipe(folder: Path, recipe: Mapping[str, Any], requests: list[str]) 
 
 def _read_recipe(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(record, dict) or not {"recipe", "requests"} <= record.keys():
-            raise ValueError("no recipe in it")
+        return read_record(path, Store)
     except (OSError, ValueError) as error:
         raise PipelineError(f"cannot read {path} ({error}); delete {path.parent} and extract again") from None
-    return record
 
 
-def _read_part(path: Path, columns: list[str]) -> pa.Table:
+def _is_as_written(name: str, column: pa.ChunkedArray, dim: int) -> bool:
+    """Whether a column is of the type that `write_part` gives it, without gaps and with finite numbers."""
+    if name in ("clip_id", "source"):
+        return bool(column.type == pa.string() and not column.null_count)
+    steps = [pa.list_(kind(), dim) for kind in (pa.float32, pa.float16)]
+    if column.type not in (steps[:1] if name == "embedding" else [pa.list_(step) for step in steps]):
+        return False
+    for values in column.chunks:
+        while not pa.types.is_floating(values.type):
+            if values.null_count:
+                return False
+            values = values.flatten()
+        if values.null_count or not np.isfinite(values.to_numpy()).all():
+            return False
+    return True
+
+
+def _read_part(path: Path, columns: list[str], dim: int) -> pa.Table:
     """Not by `pq.read_table`: that imports `pyarrow.dataset`, and pandas with it, which takes longer than all parts."""
     try:
         with pq.ParquetFile(path) as file:
             # Without threads, as a part is small; and a column that is not there is left out, so `select` looks.
-            return file.read(columns, use_threads=False).select(columns)
-    except (OSError, KeyError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
+            table = file.read(columns, use_threads=False).select(columns)
+        for name in columns:
+            if not _is_as_written(name, table[name], dim):
+                raise ValueError(f"its column {name} is not as it was written: {table[name].type}")
+        return table
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise PipelineError(f"cannot read {path} ({reason}); delete this file and extract again") from None

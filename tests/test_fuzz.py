@@ -5,6 +5,7 @@ import math
 import string
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
@@ -14,13 +15,17 @@ from benchmarks import fuzz_coverage
 from benchmarks.fuzz_files import fuzz_files
 from benchmarks.fuzz_media import fuzz_media
 from benchmarks.mutations import what_is_wrong_with
+from pipeline.align import Views
 from pipeline.config import Settings, load_settings, setting_names
 from pipeline.corpora.base import CorpusClip, natural_key
 from pipeline.corpora.label_rules import LABEL_RULES, apply_label_rule
 from pipeline.corpora.mmsa import segment_id
 from pipeline.corpora.tables import decode_text, format_table, parse_number, parse_rows, read_table
 from pipeline.errors import MAX_MESSAGE, PipelineError
+from pipeline.evaluate import evaluate, read_assignments, show
+from pipeline.ingest import ingest
 from pipeline.manifest import read_labels, read_manifest, write_labels, write_manifest
+from pipeline.status import status
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 WORDS = some.text(some.characters(exclude_categories=["Cs"]), max_size=20)  # no half surrogate pairs: no file has them
@@ -184,6 +189,77 @@ def test_a_name_that_no_file_can_have_is_refused(tmp_path, field, value, message
     (tmp_path / "manifest.jsonl").write_text(json.dumps({"clip_id": "a", "media": "a.mp4"} | {field: value}))
     with pytest.raises(PipelineError, match=rf"manifest.jsonl:1: not a clip: .*{message}"):
         read_manifest(tmp_path / "manifest.jsonl")
+
+
+def test_a_setting_whose_name_is_no_text_is_refused():
+    with pytest.raises(PipelineError, match="the name of a setting: input should be a valid string"):
+        load_settings(None, ["\udcf4=1"])
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "message"),
+    [
+        ("run.json", '{"inputs": 1, "n_clusters": "2", "views_digest": "x"}', "no finished run in .*n_clusters: input"),
+        ("run.json", "[" * 100_000, "no finished run in .*nested too deep"),
+        ("metrics.json", '{"n_clips": 1}', "cannot read .*metrics.json .n_clusters: field required.; run `evaluate`"),
+        ("metrics.json", "[]", "cannot read .*metrics.json .not an object.; run `evaluate`"),
+        ("assignments.csv", "clip_id,other\na,1\n", "cannot read .*assignments.csv .*no column cluster.*run `train`"),
+    ],
+)
+def test_records_of_a_run_are_refused_by_name(tmp_path, path, content, message):
+    (tmp_path / path).write_text(content)
+    chosen = load_settings(None, out=tmp_path)
+    read = {
+        "run.json": lambda: evaluate(chosen, Views([], {}), {}),
+        "metrics.json": lambda: show(chosen),
+        "assignments.csv": lambda: read_assignments(tmp_path),
+    }
+    with pytest.raises(PipelineError, match=message):
+        read[path]()
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "message"),
+    [
+        ("problems.csv", b"kind,where,message\n\xff,a,b\n", "cannot read .*problems.csv .*run `prepare` again"),
+        ("corpus.json", b'{"root": "' + b"x" * 5000 + b'"}', "cannot read .*corpus.json .*run `prepare` again"),
+    ],
+)
+def test_what_prepare_left_is_refused_by_name(tmp_path, path, content, message):
+    write_manifest(tmp_path / "manifest.jsonl", [CorpusClip("a", "a.mp4")])
+    (tmp_path / "corpus.json").write_text(json.dumps({"root": str(tmp_path)}))
+    (tmp_path / path).write_bytes(content)
+    with pytest.raises(PipelineError, match=message):
+        status(load_settings(None, ["extract.audio.weights=random"], workdir=tmp_path))
+
+
+def test_an_archive_whose_bits_have_flipped_is_refused(tmp_path):
+    np.savez_compressed(tmp_path / "features.npz", text=np.random.default_rng(0).integers(9, size=(40, 8)))
+    whole = (tmp_path / "features.npz").read_bytes()
+    for place in range(60, len(whole) - 120, 3):
+        (tmp_path / "features.npz").write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        read_or_refused_in_words(ingest, tmp_path / "features.npz", "npz", tmp_path / f"out_{place}")
+
+
+def test_a_computational_sequence_whose_index_is_damaged_is_refused(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "COVAREP.csd"
+    with h5py.File(path, "w") as file:
+        file["COVAREP/data/v0/features"] = np.ones((2, 3), np.float32)
+        file["COVAREP/data/v0/intervals"] = np.array([[0, 1], [1, 2]], np.float32)
+    whole = path.read_bytes()
+    places = [place for place in range(len(whole)) if whole.startswith(b"SNOD", place)]
+    assert places
+    for place in places:  # of each group's index
+        path.write_bytes(whole[:place] + b"XNOD" + whole[place + 4 :])
+        with pytest.raises(PipelineError, match="COVAREP.csd"):
+            ingest(path, "csd", tmp_path / "out")
+
+
+def test_ids_that_are_no_list_are_refused(tmp_path):
+    np.savez(tmp_path / "features.npz", text=np.ones((2, 3)), clip_ids=np.array("a"))
+    with pytest.raises(PipelineError, match="clip_ids: expected a list of text, got ndarray"):
+        ingest(tmp_path / "features.npz", "npz", tmp_path / "out")
 
 
 # The campaign itself, in small

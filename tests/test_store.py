@@ -13,7 +13,7 @@ from pipeline.errors import PipelineError
 from pipeline.sources import source_of, sources_of
 from pipeline.store import EmbeddingStore, Failure, as_float16
 
-RECIPE = {"extractor": "visual/x", "dim": 3, "settings": {}}
+RECIPE = {"extractor": "visual/x", "dim": 3, "settings": {}, "weights": {"trained": True}}
 
 
 @pytest.fixture
@@ -134,7 +134,9 @@ def test_a_request_leads_to_its_store(tmp_path, store):
 
 
 def test_a_request_that_leads_elsewhere_now_is_taken_from_its_old_store(tmp_path, store):
-    other = EmbeddingStore.create(tmp_path / "features", "visual", RECIPE | {"weights": "newer"}, "request-1")
+    other = EmbeddingStore.create(
+        tmp_path / "features", "visual", RECIPE | {"weights": {"sha256": "newer"}}, "request-1"
+    )
     found = EmbeddingStore.find(tmp_path / "features", "visual", "request-1")
     assert found is not None
     assert found.folder == other.folder != store.folder
@@ -240,3 +242,38 @@ def test_a_file_that_is_gone_keeps_the_stamp_of_its_embedding(tmp_path):
     clip = Clip("a", str(tmp_path / "gone.mp4"))
     assert sources_of([clip], "visual", [("a", "3:4")]) == {"a": "3:4"}
     assert sources_of([clip], "visual", [])["a"].startswith("unreadable")
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "message"),
+    [
+        ("clip_id", pa.array([["a"]]), "its column clip_id is not as it was written: list<"),
+        ("source", pa.array([None], pa.string()), "its column source is not as it was written: string"),
+        (
+            "embedding",
+            pa.array([[1.0, 2.0]], pa.list_(pa.float32(), 2)),
+            "its column embedding is not as it was written",
+        ),
+        ("embedding", pa.array([[1.0, None, 0.0]], pa.list_(pa.float32(), 3)), "its column embedding is not"),
+        ("embedding", pa.array([[np.inf, 1.0, 0.0]], pa.list_(pa.float32(), 3)), "its column embedding is not"),
+    ],
+)
+def test_a_part_that_holds_something_else_is_refused_by_name(store, name, column, message):
+    path = store.write_part([embedding("a")], {"a": "1"})
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(table.column_names.index(name), name, column), path)
+    with pytest.raises(PipelineError, match=f"cannot read .*part-.*{message}"):
+        store.read()
+
+
+def test_a_part_without_rows_holds_nothing(store):
+    path = store.write_part([embedding("a")], {"a": "1"})
+    pq.write_table(pq.read_table(path).slice(0, 0), path)
+    assert store.read() == {}
+
+
+@pytest.mark.parametrize("recipe", [[], {"extractor": "x", "dim": "3", "weights": {}}, {**RECIPE, "weights": None}])
+def test_a_recipe_of_another_form_is_refused_by_name(store, recipe):
+    (store.folder / "recipe.json").write_text(json.dumps({"recipe": recipe, "requests": []}))
+    with pytest.raises(PipelineError, match="cannot read .*recipe.json .recipe.*extract again"):
+        EmbeddingStore.all(store.folder.parents[1], "visual")

@@ -91,7 +91,8 @@ def texts(values: Any, where: str) -> list[str]:
     Raises:
         PipelineError: anything else among them.
     """
-    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Sequence | np.ndarray):
+    is_one = isinstance(values, str | bytes | Mapping) or (isinstance(values, np.ndarray) and not values.ndim)
+    if is_one or not isinstance(values, Sequence | np.ndarray):
         raise PipelineError(f"{where}: expected a list of text, got {type(values).__name__}")
     found = []
     for value in values:

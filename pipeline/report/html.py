@@ -29,7 +29,7 @@ def report(settings: Settings, *, embed_media: bool = False) -> Path:
     """
     path = settings.results / "report.html"
     html = render(gather(settings, embed_media=embed_media))
-    write_atomic(path, html.encode("utf-8", "replace"))  # half a surrogate pair, which JSON may hold, has no UTF-8
+    write_atomic(path, html)
     return path
 
 
