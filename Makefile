@@ -53,7 +53,7 @@ demo: $(READY) ## the whole pipeline on clips made here, offline: the place to s
 	@$(PY) -m pipeline run --config configs/demo.yaml $(ARGS)
 
 test: $(READY) ## the tests
-	$(PY) -m pytest -n 2 $(ARGS)
+	$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-browser: $(READY) ## the tests of the report's page, in a headless Chromium that it installs where it can
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || $(INSTALL_CHROMIUM)

