@@ -2,8 +2,6 @@
 
 import multiprocessing
 import os
-import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -14,6 +12,7 @@ from extractors.errors import ExtractionError
 from pipeline.config import ExtractSettings
 from pipeline.errors import PipelineError
 from pipeline.hardware import threads_of
+from pipeline.reader_process import settle_in
 
 if TYPE_CHECKING:
     from pebble import ProcessPool
@@ -56,9 +55,9 @@ class Readers:
 
             method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
             context = multiprocessing.get_context(method)
-            context.set_forkserver_preload(["pipeline.reading_server"])
+            context.set_forkserver_preload(["pipeline.reader_server"])
             self._pool = ProcessPool(
-                self.n_workers, initializer=_settle_in, initargs=(self._memory_gb,), context=context
+                self.n_workers, initializer=settle_in, initargs=(self._memory_gb,), context=context
             )
             self._first = self._pool.schedule(os.getpid)  # the pool waits for a task
         return self._pool
@@ -104,22 +103,3 @@ class Readers:
                 f"the processes that read clips cannot be kept alive ({error}); what was done is kept: free some "
                 "memory and run again"
             ) from None
-
-
-def _settle_in(memory_gb: float) -> None:
-    """Of the process it is called in: so much memory, and an end with the run."""
-    if sys.platform != "win32":
-        import resource
-
-        limit, (_, most) = round(memory_gb * 1e9), resource.getrlimit(resource.RLIMIT_DATA)
-        limit = limit if most == resource.RLIM_INFINITY else min(limit, most)
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
-    threading.Thread(target=_end_with_the_run, daemon=True).start()
-
-
-def _end_with_the_run() -> None:
-    """A reader that hangs would outlive a run that was killed."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -7,9 +7,6 @@ one without `if __name__ == "__main__":` would start a second run. What readers 
 
 from multiprocessing import spawn
 
-import extractors.frame_preparer
-import extractors.log_mel_preparer
-import extractors.media_reader
-import extractors.preparing  # noqa: F401
+import pipeline.reader_process  # noqa: F401
 
 spawn._fixup_main_from_path = lambda path: None  # type: ignore[attr-defined]
