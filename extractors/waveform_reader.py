@@ -18,7 +18,8 @@ HOLE_S = (0.1, 10.0)
 MARGIN_S = 0.05
 SETTLING_FRAMES = 3  # dropped after a seek
 BLOCK_S = 1.0  # resampled at once: codec frames are 20 ms, and each call costs as much as a block
-GROWTH_S = 60.0  # the array grows by this much in place: an hour's samples are in memory once, not twice
+# The array grows in place, so that an hour's samples are in memory once, not twice: by a quarter, within these bounds.
+GROWTH_S = (4.0, 60.0)
 
 
 class WaveformReader(StreamReader):
@@ -45,7 +46,8 @@ class WaveformReader(StreamReader):
         self._n_samples = 0  # of `samples`, so far
         self._position = 0  # index of the next sample to come; 0 is start_s
         self._resampler: av.AudioResampler | None = None
-        self._block: list[NDArray[np.float32]] = []  # mono, decoded but not yet resampled
+        self._block: list[NDArray[Any]] = []  # of one layout: decoded, not yet mixed and resampled
+        self._layout: tuple[bool, int] = (True, 1)  # of the block: whether channels lie apart, and how many they are
         self._n_in_block = 0
         self._source_rate_hz = 0
         self._n_settling = SETTLING_FRAMES
@@ -65,7 +67,12 @@ class WaveformReader(StreamReader):
         elif frame.sample_rate != self._source_rate_hz:
             self._start_run(frame.sample_rate)
         self._until_s += frame.samples / frame.sample_rate
-        self._block.append(_mono(frame))
+        layout = (frame.format.is_planar, frame.layout.nb_channels)
+        samples = frame.to_ndarray()  # (C, n), or (1, n * C) interleaved
+        if self._block and (layout != self._layout or samples.dtype != self._block[0].dtype):
+            self._resample_block()
+        self._layout = layout
+        self._block.append(samples)
         self._n_in_block += frame.samples
         if self._n_in_block >= BLOCK_S * self._source_rate_hz:
             self._resample_block()
@@ -86,7 +93,8 @@ class WaveformReader(StreamReader):
     def _resample_block(self) -> None:
         if not self._block:
             return
-        mono = av.AudioFrame.from_ndarray(np.concatenate(self._block)[None], format="fltp", layout="mono")
+        mixed = _mono(np.concatenate(self._block, axis=1), *self._layout)
+        mono = av.AudioFrame.from_ndarray(mixed[None], format="fltp", layout="mono")
         mono.sample_rate = self._source_rate_hz
         self._block, self._n_in_block = [], 0
         self._append(mono)
@@ -119,7 +127,9 @@ class WaveformReader(StreamReader):
             raise self._error("not_finite", "its audio holds NaN or infinite samples; re-encode it")
         self._n_samples = first + len(samples)
         if self._n_samples > len(self.samples):
-            self.samples.resize(self._n_samples + round(GROWTH_S * self.sample_rate_hz), refcheck=False)
+            least, most = (round(bound_s * self.sample_rate_hz) for bound_s in GROWTH_S)
+            growth = min(max(len(self.samples) // 4, least), most)
+            self.samples.resize(self._n_samples + growth, refcheck=False)
         self.samples[first : self._n_samples] = samples
 
     def _finish(self) -> None:
@@ -129,14 +139,13 @@ class WaveformReader(StreamReader):
         self.samples.resize(self._n_samples, refcheck=False)
 
 
-def _mono(frame: Any) -> NDArray[np.float32]:
-    """The mean of a frame's channels, (n,) in [-1, 1].
+def _mono(samples: NDArray[Any], is_planar: bool, n_channels: int) -> NDArray[np.float32]:
+    """The mean of the channels, (n,) in [-1, 1], of (C, n) samples, or (1, n * C) interleaved.
 
     libswresample's own down-mix is not the mean: it scales stereo by 0.707 a channel, and surround by its matrix.
     """
-    samples = frame.to_ndarray()  # (C, n), or (1, n * C) interleaved
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    if not is_planar:
+        samples = samples.reshape(-1, n_channels).T
     mono = samples.mean(axis=0, dtype=np.float64)
     if samples.dtype.kind == "u":
         mono -= 128.0
