@@ -56,7 +56,9 @@ def test_clip_ids_beside_the_arrays_are_used(tmp_path):
 
 def test_the_store_is_read(tmp_path):
     for modality, ids in (("text", ["a", "b"]), ("audio", ["b"])):
-        store = EmbeddingStore.create(tmp_path / "features", modality, {"dim": 1}, "r")
+        store = EmbeddingStore.create(
+            tmp_path / "features", modality, {"extractor": modality, "weights": {}, "dim": 1}, "r"
+        )
         store.write_part([Embedding(i, vector(7), 1) for i in ids], dict.fromkeys(ids, "s"))
     for folder in (tmp_path, tmp_path / "features"):
         views = read_views(folder)
@@ -66,7 +68,7 @@ def test_the_store_is_read(tmp_path):
 
 def test_two_sets_of_embeddings_are_not_mixed(tmp_path):
     for dim in (1, 2):
-        EmbeddingStore.create(tmp_path, "text", {"dim": dim}, "r")
+        EmbeddingStore.create(tmp_path, "text", {"extractor": "text", "weights": {}, "dim": dim}, "r")
     with pytest.raises(PipelineError, match="expected one set of embeddings, found: .*, .*; use --config"):
         read_views(tmp_path)
 

@@ -182,7 +182,9 @@ def test_features_of_other_settings_are_told(settings, tmp_path, capsys):
         export(copied, "npy", tmp_path / "none")
     assert "export: audio: not extracted; going on without it" in capsys.readouterr().out
     for dim in (1, 2):
-        EmbeddingStore.create(copied.work / "features", "text", {"extractor": "text/bert", "dim": dim}, "x")
+        EmbeddingStore.create(
+            copied.work / "features", "text", {"extractor": "text/bert", "weights": {}, "dim": dim}, "x"
+        )
     message = r"no text embeddings of these settings in .*, which holds \w{12} \(text/bert\), \w{12} \(text/bert\)"
     with pytest.raises(PipelineError, match=message):
         export(copied, "npy", tmp_path / "none")
