@@ -96,11 +96,15 @@ def _small_disk(folder: Path) -> Iterator[bool]:
             subprocess.run(["umount", str(folder)], check=True)  # noqa: S603, S607
 
 
-def _as_nobody(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """As a user whom file modes concern; root is not."""
+def _as_nobody(command: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
+    """As a user whom file modes concern; root is not. None where that user may not even start this Python."""
     user = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
     home = {**os.environ, "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(command, cwd=ROOT, env=home, capture_output=True, text=True, check=False, **user)  # type: ignore[call-overload] # noqa: S603
+    try:
+        return subprocess.run(command, cwd=ROOT, env=home, capture_output=True, text=True, check=False, **user)  # type: ignore[call-overload] # noqa: S603
+    except PermissionError:
+        print("faults: not tried, as another user may not start this Python", file=sys.stderr)
+        return None
 
 
 def _open_up(folder: Path, *, writable: bool) -> None:
@@ -114,6 +118,8 @@ def _read_only(place: Place, known: dict[str, Undisturbed]) -> Iterator[str]:
         _open_up(place.trial, writable=False)
         run = _as_nobody([sys.executable, "-m", "pipeline", *place.words(stage)])
         _open_up(place.trial, writable=True)
+        if run is None:
+            return
         yield from _said(run, 2, "cannot write", "Permission denied")
         yield from _ends_well(place, stage, known)
 
@@ -128,6 +134,8 @@ def _forbidden_clip(place: Place, known: dict[str, Undisturbed]) -> Iterator[str
         run = _as_nobody([sys.executable, "-m", "pipeline", *place.words("extract")])
     finally:
         clip.chmod(mode)
+    if run is None:
+        return
     yield from _said(run, 1, "permission_denied")
     yield from _said(place.run("extract", "--retry-failed"), 0)
     yield from differences(known["extract"].left, left(place.trial))
