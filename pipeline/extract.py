@@ -193,8 +193,8 @@ def run_jobs(
             job.store.add_made_with({"pass": job.extractor.plan(), **arithmetic()})
     how = "; ".join(f"{job.modality} {job.extractor.plan()}" for job in jobs if job.extractor)
     say(f"{what}: {how}; {torch.get_num_threads()} threads, {readers.n_workers} decode workers")
-    # A GPU computes while the processor reads on. A processor that does both disturbs itself (docs/performance.md): it
-    # reads a chunk with all its threads, then embeds it with all of them.
+    # A GPU computes while the processor reads on. A processor that does both gains nothing by it (docs/performance.md):
+    # it reads a chunk with all its cores, then embeds it with all of them.
     ahead = 1 if torch.cuda.is_available() else 0
     without, with_media = ([job for job in jobs if _reads_media(job) == reads] for reads in (False, True))
     with meters({job.modality: len(job.pending) for job in jobs}, what) as bars:

@@ -5,8 +5,16 @@ A process of multiprocessing first runs the script that started the run once mor
 one without `if __name__ == "__main__":` would start a second run. What readers call is in modules.
 """
 
+import importlib
 from multiprocessing import spawn
 
-import pipeline.reader_process  # noqa: F401
+for module in (
+    "extractors.frame_preparer",
+    "extractors.log_mel_preparer",
+    "extractors.media_reader",
+    "extractors.preparing",
+    "pipeline.reader_process",
+):
+    importlib.import_module(module)
 
 spawn._fixup_main_from_path = lambda path: None  # type: ignore[attr-defined]

@@ -49,7 +49,7 @@ class Readers:
             self._pool.join()
 
     def start(self) -> "ProcessPool":
-        """Begins to start them, where that has not been done; they take as long as PyTorch takes to load."""
+        """Begins to start them, where that has not been done; the first is ready in a second or less."""
         if self._pool is None:
             from pebble import ProcessPool  # not before something is read
 

@@ -62,3 +62,11 @@ def test_the_benchmark_times_a_run_that_has_nothing_to_do(finished):
     assert 0 < found["seconds"] < 60
     with pytest.raises(RuntimeError, match=f"expected nothing to do for {N_CLIPS + 1} clips, got: .*{N_CLIPS} clips"):
         seconds_of_a_run(finished, N_CLIPS + 1)
+
+
+def test_the_processes_that_read_share_what_reading_needs_and_none_of_the_rest():
+    program = "import sys, pipeline.reader_server; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert {"av", "numpy", "PIL.Image", "extractors.frame_preparer", "extractors.log_mel_preparer"} <= loaded
+    assert not {"torch", "torchvision", "scipy", "pydantic", "transformers"} & loaded

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from pipeline.corpora.base import Corpus, CorpusClip
 from pipeline.corpora.label_rules import add_label, check_label_rule
 from pipeline.corpora.scan import Tree, check_inside, check_root, is_media, refuse_empty, walk
-from pipeline.corpora.tables import Row, Table, decode_text, parse_number, read_columns, read_table
+from pipeline.corpora.tables import Row, Table, parse_number, read_columns, read_table, read_text
 from pipeline.errors import PipelineError
 
 _FILE_COLUMN, _TRANSCRIPT_COLUMN, _LABEL_COLUMN = "file", "transcript", "label"
@@ -185,11 +185,5 @@ def _add_unlisted(corpus: Corpus, tree: Tree, listed: set[str], table: Path | No
 
 
 def _read_transcript(corpus: Corpus, path: str) -> str | None:
-    try:
-        text, note = decode_text((corpus.root / path).read_bytes())
-    except OSError as error:
-        corpus.report("clip_without_transcript", path, f"cannot be read: {error.strerror or error}")
-        return None
-    if note:
-        corpus.report("not_utf8", path, f"not UTF-8: {note}")
-    return text.strip()
+    text = read_text(corpus, path, if_unreadable="clip_without_transcript")
+    return None if text is None else text.strip()

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from pipeline.corpora.base import Corpus, CorpusClip, unknown_name
 from pipeline.corpora.recordings import Recording, add_recordings, media_paths
 from pipeline.corpora.scan import Tree, check_root, is_media, refuse_empty, walk
-from pipeline.corpora.tables import decode_text, parse_number, split_lines
+from pipeline.corpora.tables import parse_number, read_text, split_lines
 from pipeline.errors import PipelineError
 
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -94,13 +94,9 @@ def _read_alignments(corpus: Corpus, tree: Tree) -> dict[str, tuple[str, str]]:
     """clip_id -> (file, the words in it); of a file without words nothing."""
     aligned: dict[str, tuple[str, str]] = {}
     for path in filter(_is_align, tree.files):
-        try:
-            text, note = decode_text((corpus.root / path).read_bytes())
-        except OSError as error:
-            corpus.report("unreadable_row", path, f"cannot be read: {error.strerror or error}")
+        text = read_text(corpus, path)
+        if text is None:
             continue
-        if note:
-            corpus.report("not_utf8", path, f"not UTF-8: {note}")
         name, speaker = PurePosixPath(path).stem.lower(), _speaker(corpus.root, path)
         if words := _words(corpus, path, text):
             aligned.setdefault(f"{speaker}_{name}" if speaker else name, (path, words))

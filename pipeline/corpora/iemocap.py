@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from pipeline.corpora.base import Corpus, CorpusClip
 from pipeline.corpora.label_rules import add_label
 from pipeline.corpora.scan import check_root, is_media, refuse_empty, walk
-from pipeline.corpora.tables import decode_text, parse_number, split_lines
+from pipeline.corpora.tables import parse_number, read_text, split_lines
 
 _RELEASE_FOLDERS = ("", "IEMOCAP_full_release/")
 _FILMS, _SOUNDS, _SENTENCES = "dialog/avi", "dialog/wav", "sentences/wav"
@@ -126,14 +126,7 @@ def _files(corpus: Corpus, folder: str, wanted: Callable[[str], bool]) -> dict[s
 
 def _lines(corpus: Corpus, path: str) -> Iterator[tuple[str, str]]:
     """(file:line, text) of each line that is not blank; none of a file that cannot be read."""
-    try:
-        text, note = decode_text((corpus.root / path).read_bytes())
-    except OSError as error:
-        corpus.report("unreadable_row", path, f"cannot be read: {error.strerror or error}")
-        return
-    if note:
-        corpus.report("not_utf8", path, f"not UTF-8: {note}")
-    for number, line in enumerate(split_lines(text), start=1):
+    for number, line in enumerate(split_lines(read_text(corpus, path) or ""), start=1):
         if line.strip():
             yield f"{path}:{number}", line.strip()
 

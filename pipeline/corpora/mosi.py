@@ -6,7 +6,7 @@ from pipeline.corpora.base import Corpus, CorpusClip
 from pipeline.corpora.label_rules import add_label, check_label_rule
 from pipeline.corpora.mmsa import find_label_file, read_mmsa, segment_id
 from pipeline.corpora.scan import check_root, is_media, refuse_empty, walk
-from pipeline.corpora.tables import decode_text, read_table, split_lines
+from pipeline.corpora.tables import read_table, read_text, split_lines
 from pipeline.errors import PipelineError
 
 _VIDEO_FOLDER = "Video/Segmented"
@@ -82,13 +82,9 @@ def _read_transcripts(corpus: Corpus, folder: str) -> dict[str, str]:
     tree = walk(corpus.root, folder)
     corpus.problems.extend(tree.lost(_is_transcript))
     for path in filter(_is_transcript, tree.files):
-        try:
-            text, note = decode_text((corpus.root / path).read_bytes())
-        except OSError as error:
-            corpus.report("unreadable_row", path, f"cannot be read: {error.strerror or error}")
+        text = read_text(corpus, path)
+        if text is None:
             continue
-        if note:
-            corpus.report("not_utf8", path, f"not UTF-8: {note}")
         _parse_transcript(corpus, path, text, transcripts)
     return transcripts
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.corpora.base import MAX_TRANSCRIPT, Problem
+from pipeline.corpora.base import MAX_TRANSCRIPT, Corpus, Problem
 from pipeline.errors import PipelineError
 
 DELIMITERS = (",", ";", "\t")
@@ -138,6 +138,23 @@ def _decode_lines(data: bytes) -> tuple[str, list[str]]:
 def split_lines(text: str) -> list[str]:
     r"""Lines with their ends, at \n, \r\n or \r and nothing else: str.splitlines also cuts at U+2028 and U+0085."""
     return list(io.StringIO(text, newline=""))
+
+
+def read_text(corpus: Corpus, path: str, *, if_unreadable: str = "unreadable_row") -> str | None:
+    """The text of a corpus' file; what it is not, is told, and None where it cannot be read.
+
+    Args:
+        path: relative to the corpus root.
+        if_unreadable: the kind of problem that an unreadable file is.
+    """
+    try:
+        text, note = decode_text((corpus.root / path).read_bytes())
+    except OSError as error:
+        corpus.report(if_unreadable, path, f"cannot be read: {error.strerror or error}")
+        return None
+    if note:
+        corpus.report("not_utf8", path, f"not UTF-8: {note}")
+    return text
 
 
 def read_table(path: Path, name: str, *, mend: Callable[[str], tuple[str, str | None]] | None = None) -> Table:
