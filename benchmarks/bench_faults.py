@@ -1,7 +1,7 @@
 """`make bench-faults`: what is lost when things go wrong, as JSON and a table. Exit 1 where anything is.
 
 Stages are killed at random and at every write; the disk fills up, refuses, is read-only; clips vanish, change, hang and
-crash their reader; media files and the stages' own files are damaged. All of it is seeded.
+crash their reader; media files and the stages' own files are damaged; older versions' folders are read. Seeded.
 
 make bench-faults                    200 kills and more, 1,000 media files, 1,000 other files: 20 minutes
 make bench-faults ARGS=--quick       a tenth of it: minutes
@@ -22,13 +22,15 @@ import numpy as np
 from benchmarks.data import ROOT
 from benchmarks.faults_clips import clips
 from benchmarks.faults_disk import disk
-from benchmarks.faults_kills import Place, kills, undisturbed
+from benchmarks.faults_kills import kills
+from benchmarks.faults_place import Place
+from benchmarks.faults_versions import versions
 from benchmarks.fuzz_files import fuzz_files
 from benchmarks.fuzz_media import fuzz_media
 from benchmarks.tib_speed import machine
 
 WORK = ROOT / "work" / "bench" / "faults"
-PARTS = ("kills", "disk", "clips", "media", "files")
+PARTS = ("kills", "disk", "clips", "versions", "media", "files")
 
 
 def main() -> int:
@@ -41,16 +43,19 @@ def main() -> int:
     WORK.mkdir(parents=True, exist_ok=True)
     place = Place(WORK)
     parts: dict[str, Callable[[], dict[str, Any]]] = {
-        "kills": lambda: _kills(place, 15 if quick else 120, seed),
-        "disk": lambda: _cases(disk(place, undisturbed(place))),
+        "kills": lambda: _kills(place, 15 if quick else 150, seed),
+        "disk": lambda: _cases(disk(place, place.undisturbed())),
         "clips": lambda: _cases({"clips that hang, crash, or are too large": clips(WORK / "hostile")}),
+        "versions": lambda: _cases(versions(place, place.undisturbed())),
         "media": lambda: _fuzzed(fuzz_media(100 if quick else 1000, seed)),
         "files": lambda: _fuzzed(fuzz_files(200 if quick else 1000, seed)),
     }
     now = datetime.now(UTC).isoformat(timespec="seconds")
     result: dict[str, Any] = {"date": now, "machine": machine(), "seed": seed}
     with redirect_stdout(sys.stderr):
-        for name in arguments.only:
+        for name in parts:
+            if name not in arguments.only:
+                continue
             started = time.monotonic()
             result[name] = parts[name]()
             result[name]["seconds"] = round(time.monotonic() - started, 1)

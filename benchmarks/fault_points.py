@@ -1,30 +1,75 @@
-"""`python -m benchmarks.fault_points POINT N WORD...`: the pipeline with these words, which breaks at its Nth write.
-
-POINT is where: "half-written", "before-rename" and "after-rename" kill the process as `kill -9` would; "disk-full" and
-"rename-refused" let the system refuse the Nth write and all after it. "clips" breaks no write: the process that reads
-a clip whose id ends with 1 hangs, with 2 crashes, with 3 asks for more memory than it may have.
+"""Faults that are put into a process which then runs a stage: writes at which it dies, or that are refused; files that
+it may not read or write; clips that its decoder does not come back from.
 """
 
+import ctypes
 import errno
 import os
-import runpy
 import signal
-import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from extractors.audio_davenet import DAVEnetExtractor
 from extractors.base import Prepared
 from extractors.clip import Clip
 from extractors.log_mel_preparer import LogMelPreparer
 from extractors.media import Media
+from pipeline import files, pretrain_audio
+from tib import checkpoint, persistence
 
+Fault = Callable[[], None]
 KILLING = ("half-written", "before-rename", "after-rename")
 REFUSING = ("disk-full", "rename-refused")
+_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH, _PR_CAPBSET_DROP, _CAPABILITY_VERSION_3 = 1, 2, 24, 0x20080522
 
 
-class FaultyPreparer(LogMelPreparer):
-    """DAVEnet's, with three clips that a decoder would not come back from."""
+def at_write(point: str, nth: int) -> Fault:
+    """What all that stages leave goes through breaks at its nth write, and, where it may go on, at all after it.
 
+    Args:
+        point: where. One of KILLING ends the process as `kill -9` would, one of REFUSING is an error of the system's.
+    """
+    return partial(_break_writes, point, nth)
+
+
+def _break_writes(point: str, nth: int) -> None:
+    replace, n_writes = files._replace, 0
+
+    def broken(path: Path, content: bytes) -> None:
+        nonlocal n_writes
+        n_writes += 1
+        temporary = path.with_name(f"{files.TEMPORARY_GLOB.rstrip('*')}{n_writes}")
+        if n_writes < nth:
+            replace(path, content)
+        elif point == "rename-refused":
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+        elif point == "disk-full":
+            temporary.write_bytes(content[: len(content) // 2])
+            temporary.unlink()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        else:
+            if point == "after-rename":
+                replace(path, content)
+            else:
+                temporary.write_bytes(content[: len(content) // 2] if point == "half-written" else content)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    files._replace = checkpoint.replace = persistence.replace = broken
+
+
+def checkpoint_often() -> None:
+    """Of a short training too there is a checkpoint to go on from."""
+    checkpoint.EVERY_S = pretrain_audio.CHECKPOINT_EVERY_S = 0.3
+
+
+def hostile_clips() -> None:
+    """The process that reads a clip whose id ends with 1 hangs, with 2 crashes, with 3 asks for too much memory."""
+    DAVEnetExtractor.preparer = _NoReturn()
+
+
+class _NoReturn(LogMelPreparer):
     def prepare(self, clip: Clip, media: Media) -> Prepared:
         if clip.clip_id.endswith("1"):
             time.sleep(3600)
@@ -35,47 +80,19 @@ class FaultyPreparer(LogMelPreparer):
         return super().prepare(clip, media)
 
 
-def break_at(point: str, nth: int) -> None:
-    """Puts the fault into pipeline.files, which all that stages leave goes through."""
-    from pipeline import files
+def bound_by_modes() -> None:
+    """Root obeys files' modes as everybody else does: its two rights that override them are given up (Linux).
 
-    replace, n_writes = files._replace, 0
-
-    def broken(path: Path, content: bytes) -> None:
-        nonlocal n_writes
-        n_writes += 1
-        if n_writes < nth:
-            replace(path, content)
-            return
-        if point == "half-written" or point == "disk-full":
-            temporary = path.with_name(f".writing-{n_writes}")
-            temporary.write_bytes(content[: len(content) // 2])
-            if point == "half-written":
-                os.kill(os.getpid(), signal.SIGKILL)
-            temporary.unlink()
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        if point == "before-rename":
-            path.with_name(f".writing-{n_writes}").write_bytes(content)
-            os.kill(os.getpid(), signal.SIGKILL)
-        if point == "rename-refused":
-            raise OSError(errno.EPERM, os.strerror(errno.EPERM), str(path))
-        replace(path, content)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    files._replace = broken
-
-
-def main() -> None:
-    point, nth, *words = sys.argv[1:]
-    if point == "clips":
-        from extractors.audio_davenet import DAVEnetExtractor
-
-        DAVEnetExtractor.preparer = FaultyPreparer()
-    else:
-        break_at(point, int(nth))
-    sys.argv = ["pipeline", *words]
-    runpy.run_module("pipeline", run_name="__main__")
-
-
-if __name__ == "__main__":
-    main()
+    Source: capabilities(7), capset(2).
+    """
+    if os.geteuid() != 0:
+        return
+    libc, rights = ctypes.CDLL(None, use_errno=True), (_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH)
+    for right in rights:
+        libc.prctl(_PR_CAPBSET_DROP, right, 0, 0, 0)  # of what it executes
+    header, sets = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()
+    libc.capget(header, sets)
+    for index in range(3):  # effective, permitted, inheritable
+        sets[index] &= ~sum(1 << right for right in rights)
+    if libc.capset(header, sets):
+        raise OSError(ctypes.get_errno(), "capset")

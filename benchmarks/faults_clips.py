@@ -3,8 +3,6 @@
 import csv
 import io
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +11,8 @@ import av
 import numpy as np
 from PIL import Image
 
-from benchmarks.data import ROOT
+from benchmarks.fault_points import hostile_clips
+from benchmarks.faults_place import Ended, run
 
 HOURS = 10
 RATE_HZ = 16_000
@@ -53,15 +52,13 @@ def clips(folder: Path) -> list[str]:
         "extract.clip_time_limit_s=20",
     ]
     words = [word for setting in settings for word in ("--set", setting)]
-    command = [sys.executable, "-m", "benchmarks.fault_points", "clips", "0", "extract", "--clips", str(root), *words]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603
-    return list(_wrong(run, folder / "work"))
+    ended = run(["extract", "--clips", str(root), *words], folder / "told.txt", hostile_clips)
+    return list(_wrong(ended, folder / "work"))
 
 
-def _wrong(run: subprocess.CompletedProcess[str], work: Path) -> Iterator[str]:
-    told = run.stdout + run.stderr
-    if run.returncode != 1 or "Traceback" in told:
-        yield f"exit code {run.returncode}: {told.strip().splitlines()[-1:]}"
+def _wrong(ended: Ended, work: Path) -> Iterator[str]:
+    if ended.code != 1 or "Traceback" in ended.told:
+        yield f"exit code {ended.code}: {ended.last_line}"
     causes: dict[str, set[str]] = {}
     for path in work.glob("features/*/*/failures.csv"):
         for row in csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))):

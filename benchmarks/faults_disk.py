@@ -7,18 +7,16 @@ to what an undisturbed run leaves.
 import os
 import shutil
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.data import ROOT
-from benchmarks.fault_points import REFUSING
-from benchmarks.faults_kills import Place, Undisturbed, differences, left, torn
+from benchmarks.fault_points import REFUSING, at_write, bound_by_modes
+from benchmarks.faults_left import differences, left, torn
+from benchmarks.faults_place import Ended, Place, Undisturbed
 
-NOBODY = 65534
 SMALL_DISK_MB = 1
 
 
@@ -36,19 +34,13 @@ def disk(place: Place, known: dict[str, Undisturbed]) -> dict[str, list[str]]:
     return {name: list(case(place, known)) for name, case in cases.items()}
 
 
-def _said(run: subprocess.CompletedProcess[str], code: int, *words: str) -> Iterator[str]:
+def _said(ended: Ended, code: int, *words: str) -> Iterator[str]:
     """What is wrong with how a command ended."""
-    told = run.stdout + run.stderr
-    if run.returncode != code:
-        yield f"exit code {run.returncode}, not {code}: {told.strip().splitlines()[-1:]}"
-    if "Traceback" in told:
+    if ended.code != code:
+        yield f"exit code {ended.code}, not {code}: {ended.last_line}"
+    if "Traceback" in ended.told:
         yield "a traceback was shown"
-    yield from (f"{word!r} was not said" for word in words if word not in told)
-
-
-def _broken(place: Place, stage: str, point: str, nth: int) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks.fault_points", point, str(nth), *place.words(stage)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603
+    yield from (f"{word!r} was not said" for word in words if word not in ended.told)
 
 
 def _refused_writes(place: Place, known: dict[str, Undisturbed]) -> Iterator[str]:
@@ -56,10 +48,10 @@ def _refused_writes(place: Place, known: dict[str, Undisturbed]) -> Iterator[str
         for point in REFUSING:
             for nth in (1, 3, 9):
                 place.restore(known[stage].before)
-                run = _broken(place, stage, point, nth)
-                if run.returncode == 0:
+                ended = place.run(stage, fault=at_write(point, nth))
+                if ended.code == 0:
                     break
-                yield from _said(run, 2, "cannot write")
+                yield from _said(ended, 2, "cannot write")
                 yield from (f"torn: {path}" for path in torn(place.trial))
                 yield from _ends_well(place, stage, known)
 
@@ -96,17 +88,6 @@ def _small_disk(folder: Path) -> Iterator[bool]:
             subprocess.run(["umount", str(folder)], check=True)  # noqa: S603, S607
 
 
-def _as_nobody(command: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
-    """As a user whom file modes concern; root is not. None where that user may not even start this Python."""
-    user = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
-    home = {**os.environ, "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"}
-    try:
-        return subprocess.run(command, cwd=ROOT, env=home, capture_output=True, text=True, check=False, **user)  # type: ignore[call-overload] # noqa: S603
-    except PermissionError:
-        print("faults: not tried, as another user may not start this Python", file=sys.stderr)
-        return None
-
-
 def _open_up(folder: Path, *, writable: bool) -> None:
     for path in (folder, *folder.rglob("*")):
         path.chmod((0o777 if writable else 0o555) if path.is_dir() else (0o666 if writable else 0o444))
@@ -116,11 +97,9 @@ def _read_only(place: Place, known: dict[str, Undisturbed]) -> Iterator[str]:
     for stage in ("extract", "reduce", "train"):
         place.restore(known[stage].before)
         _open_up(place.trial, writable=False)
-        run = _as_nobody([sys.executable, "-m", "pipeline", *place.words(stage)])
+        ended = place.run(stage, fault=bound_by_modes)
         _open_up(place.trial, writable=True)
-        if run is None:
-            return
-        yield from _said(run, 2, "cannot write", "Permission denied")
+        yield from _said(ended, 2, "cannot write", "Permission denied")
         yield from _ends_well(place, stage, known)
 
 
@@ -131,12 +110,10 @@ def _forbidden_clip(place: Place, known: dict[str, Undisturbed]) -> Iterator[str
     mode = clip.stat().st_mode
     clip.chmod(0o000)
     try:
-        run = _as_nobody([sys.executable, "-m", "pipeline", *place.words("extract")])
+        ended = place.run("extract", fault=bound_by_modes)
     finally:
         clip.chmod(mode)
-    if run is None:
-        return
-    yield from _said(run, 1, "permission_denied")
+    yield from _said(ended, 1, "permission_denied")
     yield from _said(place.run("extract", "--retry-failed"), 0)
     yield from differences(known["extract"].left, left(place.trial))
 
@@ -160,11 +137,11 @@ def _meddled(place: Place, known: dict[str, Undisturbed], meddle: Callable[[Path
     aside = place.folder / "aside"
     timer = threading.Timer(0.7 * known["extract"].seconds, lambda: meddle(clip, aside))
     timer.start()
-    run = place.run("extract")
+    ended = place.run("extract")
     timer.join()
     os.replace(aside, clip)
-    if run.returncode not in (0, 1):  # it was done with the clip already, or has a row for it
-        yield from _said(run, 1)
+    if ended.code != 0:  # else it was done with the clip already
+        yield from _said(ended, 1)
     yield from _said(place.run("extract", "--retry-failed"), 0)
     yield from (text for text in differences(known["extract"].left, left(place.trial)) if "duplicated" not in text)
 
@@ -175,12 +152,13 @@ def _two_at_once(place: Place, known: dict[str, Undisturbed]) -> Iterator[str]:
         first = place.start(stage)
         lock = place.trial / ("out" if stage == "train" else "work") / ".lock"
         until = time.monotonic() + 60
-        while not lock.exists() and first.poll() is None and time.monotonic() < until:
+        while not lock.exists() and first.exitcode is None and time.monotonic() < until:
             time.sleep(0.02)
         time.sleep(0.2)
         second = place.run(stage)
-        if first.poll() is None or second.returncode:  # else the first was done before the second began
+        if first.exitcode is None or second.code:  # else the first was done before the second began
             yield from _said(second, 2, "another command is at work")
-        if first.wait():
-            yield f"the first of two ended with {first.returncode}"
+        first.join()
+        if first.exitcode:
+            yield f"the first of two ended with {first.exitcode}"
         yield from _ends_well(place, stage, known)

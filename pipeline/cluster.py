@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from tib import TIB, StepReport
 
 OWN_AUDIO, OWN_INT8 = "audio.safetensors", "quantised/model.xml"  # in the run's folder
+CHECKPOINT = "checkpoint.pt"  # in the run's folder while it is trained
 LINE_EVERY = {True: 10, False: 50}  # steps between two lines; the reference's as the published demo prints them
 
 
@@ -107,7 +108,7 @@ def _fit(settings: Settings, views: Views, labels: Mapping[str, str]) -> "TIB":
     try:
         with progress(0, "train", "step") as bar, scalars(settings) as write:
             reporter = _Reporter(bar, views.clip_ids, labels, write)
-            model.fit(views.arrays, on_step=reporter.show)
+            model.fit(views.arrays, on_step=reporter.show, checkpoint=settings.results / CHECKPOINT)
     except ValueError as error:
         raise PipelineError(f"train: {error}") from None
     _tell(model)
@@ -134,11 +135,16 @@ class _Reporter:
         self.scored = [row for row, clip_id in enumerate(clip_ids) if clip_id in labels]
         self.truth = [labels[clip_ids[row]] for row in self.scored]
         self.stability = float("nan")
+        self.stage = ""
 
     def show(self, report: "StepReport") -> None:
-        if report.step == 1:
+        if report.stage != self.stage:
+            self.stage = report.stage
             self.bar.reset(report.steps)
             self.bar.set_description(f"train ({report.stage})")
+            if report.step > 1:
+                say(f"train: goes on from its checkpoint, after step {report.step - 1} of {report.steps}")
+                self.bar.update(report.step - 1)
         every = LINE_EVERY[report.stage == "reference"]
         if report.step % every == 0 and report.alive > 1:
             self.stability = report.stability()

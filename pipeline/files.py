@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 
 _TEMPORARY_PREFIX = ".writing-"
-# What a killed write can leave in a folder; nothing reads it, and whoever owns the folder may delete it.
+# What a killed write can leave in a folder; nothing reads it.
 TEMPORARY_GLOB = f"{_TEMPORARY_PREFIX}*"
 
 
@@ -62,6 +62,12 @@ def link_or_copy(source: Path, target: Path) -> None:
         raise PipelineError(f"cannot write {target}: {reason}; free some space, or choose another folder") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Deletes what killed writes left in a folder; for whoever alone writes there."""
+    for leftover in folder.glob(TEMPORARY_GLOB):
+        leftover.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path) -> None:

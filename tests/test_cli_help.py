@@ -169,7 +169,9 @@ def test_a_shell_completes_stages_options_and_settings(words, expected):
     assert set(completed(*words)) == expected
 
 
-def test_the_completion_script_is_for_the_installed_command(command):
+def test_the_completion_script_is_for_the_installed_command(command, monkeypatch):
+    # Else it asks which shell it was started from, and tests that run in the background have none.
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
     code, script, _ = command("--show-completion", "bash")
     assert code == 0
     assert "complete -o default -F _tib_pipeline_completion tib-pipeline" in script

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from tib import reference, twin
+from tib.checkpoint import Checkpoint, fingerprint
 from tib.config import DTYPES, Settings, resolve_device
 from tib.losses import mutual_information
 from tib.persistence import read_model, write_model
@@ -126,7 +127,14 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         self.device = device
         self.dtype = dtype
 
-    def fit(self, views: Views, ignored: None = None, *, on_step: OnStep | None = None) -> Self:
+    def fit(
+        self,
+        views: Views,
+        ignored: None = None,
+        *,
+        on_step: OnStep | None = None,
+        checkpoint: str | Path | None = None,
+    ) -> Self:
         """Cluster the clips.
 
         Args:
@@ -134,8 +142,12 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
                 visual, audio). A row of NaN is a clip without that modality (tib only).
             ignored: nothing; scikit-learn's Pipeline passes a None here.
             on_step: called after each step, to show progress or to score with labels that stay outside.
+            checkpoint: a file that is written every half minute and deleted at the end. Where it is there, of these
+                views and settings, the fit goes on from it, to the result that it would have come to; that needs a
+                random_state.
         Raises:
-            ValueError: a setting out of range, or views that cannot be trained on; the message says what to do.
+            ValueError: a setting out of range, a checkpoint without a random_state, or views that cannot be trained
+                on; the message says what to do.
             TypeError: `views` is neither a mapping nor a list, or labels were given.
         """
         if ignored is not None:
@@ -149,8 +161,9 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         check_n_clusters(2 if settings.n_clusters == "auto" else int(settings.n_clusters), n_clips)
         warn_of_constant_views(arrays)
         self.seed_ = secrets.randbits(31) if settings.random_state is None else int(settings.random_state)
+        kept = self._checkpoint(checkpoint, arrays)
         tensors = _to_tensors(arrays, resolve_device(settings.device))
-        outcome: Outcome = module.fit(tensors, settings, self.seed_, on_step)
+        outcome: Outcome = module.fit(tensors, settings, self.seed_, on_step, kept)
         self.n_features_in_ = dims
         self.view_names_ = list(dims)
         self.restart_losses_ = outcome.restart_losses
@@ -159,7 +172,16 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         self._learn(outcome.net, outcome.learned)
         fused, alone = self.net_.posteriors(tensors)
         self._keep_posteriors(fused.cpu(), {name: alone[name].cpu() for name in self.view_names_})
+        kept.remove()
         return self
+
+    def _checkpoint(self, path: str | Path | None, arrays: Mapping[str, NDArray[Any]]) -> Checkpoint:
+        if path is None:
+            return Checkpoint(None, "")
+        if self.random_state is None:
+            raise ValueError("a checkpoint needs a random_state: None is another seed at each fit")
+        settings = {name: _plain(value) for name, value in self.get_params().items()}
+        return Checkpoint(Path(path), fingerprint(settings, self.seed_, arrays))
 
     def fit_predict(self, views: Views, ignored: None = None, *, on_step: OnStep | None = None) -> NDArray[np.int64]:
         """`fit`, then `labels_`, (N,)."""

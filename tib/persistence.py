@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load, save
 from torch import Tensor
+
+from tib.checkpoint import replace
 
 ARRAYS, DESCRIPTION = "model.safetensors", "model.json"
 FORMAT = "tib-model"
@@ -26,8 +27,8 @@ def write_model(folder: Path, arrays: Mapping[str, Tensor], description: Mapping
     folder.mkdir(parents=True, exist_ok=True)
     packed = save({name: array.detach().cpu().contiguous() for name, array in arrays.items()})
     head = {"format": FORMAT, "format_version": FORMAT_VERSION, "arrays_sha256": hashlib.sha256(packed).hexdigest()}
-    _replace(folder / ARRAYS, packed)
-    _replace(folder / DESCRIPTION, (json.dumps({**head, **description}, indent=1) + "\n").encode())
+    replace(folder / ARRAYS, packed)
+    replace(folder / DESCRIPTION, (json.dumps({**head, **description}, indent=1) + "\n").encode())
 
 
 def read_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -55,13 +56,3 @@ def read_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if hashlib.sha256(packed).hexdigest() != description["arrays_sha256"]:
         raise ValueError(f"{folder / ARRAYS} is not the file that {DESCRIPTION} was written with; save the model again")
     return load(packed), description
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Whole or not at all: a crash leaves the old file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

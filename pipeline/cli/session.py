@@ -19,6 +19,7 @@ from pipeline import console
 from pipeline.cli import stop
 from pipeline.config import Settings
 from pipeline.errors import PipelineError
+from pipeline.files import remove_leftovers
 from pipeline.lock import only_writer
 from pipeline.logs import Log, Tee
 from pipeline.provenance import environment
@@ -31,7 +32,7 @@ KEPT = {
     "transcribe": "every transcript that was made",
     "pretrain-audio": "the clips' feature maps and the last checkpoint, at most half a minute old",
     "reduce": "the embeddings; the reduction starts again",
-    "train": "the views and an earlier run; one is written when its training is done",
+    "train": "the views, an earlier run, and the last checkpoint, at most half a minute old",
     "evaluate": "the run; its scores are worked out again",
     "report": "the run and its scores",
     "predict": "what was embedded of the new clips",
@@ -94,6 +95,7 @@ class Session:
         if folder.is_dir() and folder not in self._held:
             self._stack.enter_context(only_writer(folder))
             self._held.add(folder)
+            remove_leftovers(folder)
 
     @contextmanager
     def doing(self, stage: str) -> Iterator[None]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from torch import Tensor
 
+from tib.checkpoint import Checkpoint
 from tib.config import DTYPES, Settings
 from tib.reference.net import ReferenceNet as Net
 from tib.reference.train import train
@@ -15,7 +16,9 @@ LIST_NAMES = Net.VIEW_NAMES
 __all__ = ["LIST_NAMES", "Net", "fit"]
 
 
-def fit(views: Mapping[str, Tensor], settings: Settings, seed: int, on_step: OnStep | None) -> Outcome:
+def fit(
+    views: Mapping[str, Tensor], settings: Settings, seed: int, on_step: OnStep | None, checkpoint: Checkpoint
+) -> Outcome:
     """Train R restarts and keep the one with the lowest final loss.
 
     Raises:
@@ -35,6 +38,7 @@ def fit(views: Mapping[str, Tensor], settings: Settings, seed: int, on_step: OnS
         learning_rate=float(settings.learning_rate),
         superfluous_weight=float(settings.superfluous_weight),
         on_step=on_step,
+        checkpoint=checkpoint,
     )
     best, curves = training.best, training.curves
     kept = training.net.single(best)

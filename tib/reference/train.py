@@ -5,12 +5,14 @@ A network is trained through `initialise`, `loss_terms`, `posterior` and `single
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tib.checkpoint import Checkpoint
 from tib.reference.net import ReferenceNet
 from tib.result import OnStep, StepReport
 from tib.select import stability
@@ -40,6 +42,7 @@ def train(
     learning_rate: float,
     superfluous_weight: float,
     on_step: OnStep | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Training:
     """Initialise the net on the CPU, move it to the views' device and train it.
 
@@ -49,6 +52,7 @@ def train(
         seeds: one a restart. On the CPU each is one random stream for the weights and the samples.
         superfluous_weight: of that term in the loss; at 0 nothing is sampled.
         on_step: called after each epoch, which is one step here.
+        checkpoint: gone on from, and kept.
     Raises:
         ValueError: the final loss is not finite in any restart.
     """
@@ -60,7 +64,22 @@ def train(
         generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
     optimiser = torch.optim.Adam(net.parameters(), lr=learning_rate)
     steps: list[Tensor] = []
-    for epoch in range(1, epochs + 1):
+
+    def state() -> dict[str, Any]:
+        return {
+            "net": net.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "generators": [generator.get_state() for generator in generators],
+            "steps": torch.stack(steps),
+        }
+
+    if checkpoint is not None and (found := checkpoint.found) is not None:
+        net.load_state_dict(found["net"])
+        optimiser.load_state_dict(found["optimiser"])
+        for generator, kept in zip(generators, found["generators"], strict=True):
+            generator.set_state(kept)
+        steps = list(found["steps"].to(device))
+    for epoch in range(len(steps) + 1, epochs + 1):
         terms = net.loss_terms(views, generators, superfluous=superfluous_weight > 0)
         # Only the third term is weighed: the published sum is of all three.
         terms["loss"] = terms["consistency"] + terms["complementarity"] + superfluous_weight * terms["superfluous"]
@@ -70,6 +89,8 @@ def train(
         steps.append(torch.stack(list(terms.values())).detach())  # (terms, R)
         if on_step is not None:
             on_step(_report(net, views, epoch, epochs, dict(zip(terms, steps[-1], strict=True))))
+        if checkpoint is not None and epoch < epochs:
+            checkpoint.keep(state)
     history = torch.stack(steps).double().cpu().numpy()  # (epochs, terms, R)
     curves = {name: history[:, index] for index, name in enumerate(terms)}
     return Training(net=net, curves=curves, best=_lowest(curves["loss"][-1]))

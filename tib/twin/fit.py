@@ -4,12 +4,14 @@ Shapes: N clips, M modalities, R restarts, K clusters.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tib.checkpoint import Checkpoint
 from tib.config import DTYPES, Settings
 from tib.result import OnStep, Outcome, StepReport, history_of
 from tib.select import consensus, consensus_columns, stability
@@ -37,11 +39,14 @@ SCHEDULES = {
 }
 
 
-def fit(views: Mapping[str, Tensor], settings: Settings, seed: int, on_step: OnStep | None) -> Outcome:
+def fit(
+    views: Mapping[str, Tensor], settings: Settings, seed: int, on_step: OnStep | None, checkpoint: Checkpoint
+) -> Outcome:
     """Cluster the clips.
 
     Args:
         views: name -> (N, D), on the device to train on; a row of NaN is a clip without that modality.
+        checkpoint: gone on from, and kept.
     Raises:
         ValueError: the loss is not finite in any restart.
     """
@@ -62,14 +67,18 @@ def fit(views: Mapping[str, Tensor], settings: Settings, seed: int, on_step: OnS
     partitions = graph.partitions(bags, n_clusters, seed)
     data = Data(inputs, present, graph.neighbours, bags[:restarts].to(device), partitions[:restarts].to(device),
                 bool(present.all()))  # fmt: skip
-    run = _Run(data, settings, n_clusters, generator, seed, on_step)
+    run = _Run(data, settings, n_clusters, generator, seed, on_step, checkpoint)
     stability_by = {"graph": stability(partitions.numpy())} if restarts > 1 else {}
 
     # One restart cannot tell how steady it is: then the graph, which at least is no accident, is followed.
     auto = settings.schedule == "auto"
     schedule = settings.schedule if not auto else "free" if restarts > 1 else "anchored"
-    net, curves, posteriors = run.train(SCHEDULES[schedule], stability_by)
-    if auto and restarts > 1 and stability_by["graph"] > stability_by.get("free", 0.0) + CLEARLY:
+    left_in_second = run.kept is not None and run.kept["stage"] != schedule
+    if run.kept is not None:
+        stability_by = dict(run.kept["stability"])
+    if not left_in_second:
+        net, curves, posteriors = run.train(SCHEDULES[schedule], stability_by)
+    if left_in_second or (auto and restarts > 1 and stability_by["graph"] > stability_by.get("free", 0.0) + CLEARLY):
         schedule = "anchored"
         net, curves, posteriors = run.train(SCHEDULES[schedule], stability_by)
     model = TwinModel(projections, net).to(device)
@@ -117,7 +126,9 @@ class _Run:
         generator: torch.Generator,
         seed: int,
         on_step: OnStep | None,
+        checkpoint: Checkpoint,
     ) -> None:
+        self.checkpoint, self.kept = checkpoint, checkpoint.found
         self.data, self.n_clusters, self.generator, self.seed = data, n_clusters, generator, seed
         self.on_step, self.early_stop = on_step, settings.early_stop
         self.weights = Weights(
@@ -144,9 +155,27 @@ class _Run:
         net.initialise(self.generator)
         net.to(device)
         draws = torch.Generator(device).manual_seed(self.seed)
-        curves = train(net, data, schedule, self.weights, self.pace, draws, self._watch(schedule.name))
+        watch = _Watch(self, schedule.name)
+        kept, self.kept = self.kept, None  # of the stage it was left in, and of no later one
+        if kept is not None:
+            watch.last, watch.calm = kept["watch"]
+
+        def keep(state: Callable[[], dict[str, Any]]) -> None:
+            self.checkpoint.keep(
+                lambda: {
+                    "stage": schedule.name,
+                    "stability": dict(stability_by),
+                    "watch": (watch.last, watch.calm),
+                    "training": state(),
+                }
+            )
+
+        curves = train(
+            net, data, schedule, self.weights, self.pace, draws, watch,
+            kept=None if kept is None else kept["training"], keep=keep,
+        )  # fmt: skip
         net.keep_moments([view[self.probe] for view in data.views])
-        posteriors = self._posteriors(net, self.probe)
+        posteriors = self.posteriors(net, self.probe)
         # The last step can break a restart whose last loss was finite.
         alive = np.flatnonzero(curves["loss"][-1].isfinite().numpy() & np.isfinite(posteriors).all((1, 2))).tolist()
         if not alive:
@@ -158,49 +187,60 @@ class _Run:
             stability_by[schedule.name] = stability(posteriors.argmax(-1))
         return net.take(alive), {name: values[:, alive].numpy() for name, values in curves.items()}, posteriors
 
-    def _posteriors(self, net: TwinNet, rows: Tensor) -> NDArray[np.floating]:
+    def posteriors(self, net: TwinNet, rows: Tensor) -> NDArray[np.floating]:
         """(R, n, K) of some clips, by the moments kept."""
         fused, _ = restart_posteriors(net, [view[rows] for view in self.data.views], self.data.present[:, rows])
         return fused.cpu().numpy()
 
-    def _watch(self, stage: str) -> Callable[[int, int, dict[str, Tensor], TwinNet], bool]:
-        """What is done after each step of a stage: the report, and the check whether the clusters have settled."""
-        last: list[NDArray[np.int64]] = []
-        calm = 0
+    def now(self, net: TwinNet, alive: list[int], rows: Tensor) -> NDArray[np.floating]:
+        """(R, n, K) of some clips in the middle of training, which goes on with the moments of its batches."""
+        copy = net.take(alive)
+        copy.keep_moments([view[rows[:PROBE]] for view in self.data.views])
+        return self.posteriors(copy, rows)
 
-        def now(net: TwinNet, alive: list[int], rows: Tensor) -> NDArray[np.floating]:
-            copy = net.take(alive)  # training goes on with the moments of its batches
-            copy.keep_moments([view[rows[:PROBE]] for view in self.data.views])
-            return self._posteriors(copy, rows)
 
-        def after(step: int, steps: int, terms: dict[str, Tensor], net: TwinNet) -> bool:
-            nonlocal calm, last
-            alive = terms["loss"].isfinite().nonzero().flatten().tolist()
-            if self.on_step is not None:
-                everyone = torch.arange(self.data.present.shape[1], device=self.probe.device)
-                self.on_step(
-                    StepReport(
-                        stage=stage,
-                        step=step,
-                        steps=steps,
-                        losses={name: float(values[alive].mean()) for name, values in terms.items()},
-                        alive=len(alive),
-                        predict=lambda: (
-                            consensus(list(now(net, alive, everyone))).argmax(-1)
-                            if alive
-                            else np.zeros(len(everyone), dtype=np.int64)
-                        ),
-                        stability=lambda: (
-                            stability(now(net, alive, self.glance).argmax(-1)) if len(alive) > 1 else float("nan")
-                        ),
-                    )
-                )
-            # Not before half time: the clusters of the warm-up settle soon, and mean nothing yet.
-            if not self.early_stop or not alive or step % CHECK_EVERY or 2 * step < steps:
-                return False
-            clusters = now(net, alive, self.glance).argmax(-1)
-            same = bool(last) and last[0].shape == clusters.shape and float((clusters == last[0]).mean()) >= SETTLED
-            calm, last = (calm + 1 if same else 0), [clusters]
-            return calm >= 2
+class _Watch:
+    """What is done after each step of a stage: the report, and the check whether the clusters have settled.
 
-        return after
+    Attributes:
+        last: (R, n) clusters at the last check, or None.
+        calm: checks in a row that found them as they were.
+    """
+
+    def __init__(self, run: _Run, stage: str) -> None:
+        self.run, self.stage = run, stage
+        self.last: Tensor | None = None
+        self.calm = 0
+
+    def __call__(self, step: int, steps: int, terms: dict[str, Tensor], net: TwinNet) -> bool:
+        alive = terms["loss"].isfinite().nonzero().flatten().tolist()
+        if self.run.on_step is not None:
+            self.run.on_step(self._report(step, steps, terms, net, alive))
+        # Not before half time: the clusters of the warm-up settle soon, and mean nothing yet.
+        if not self.run.early_stop or not alive or step % CHECK_EVERY or 2 * step < steps:
+            return False
+        clusters = torch.from_numpy(self.run.now(net, alive, self.run.glance).argmax(-1))
+        same = (
+            self.last is not None
+            and self.last.shape == clusters.shape
+            and float(torch.eq(clusters, self.last).double().mean()) >= SETTLED
+        )
+        self.calm, self.last = (self.calm + 1 if same else 0), clusters
+        return self.calm >= 2
+
+    def _report(self, step: int, steps: int, terms: dict[str, Tensor], net: TwinNet, alive: list[int]) -> StepReport:
+        run = self.run
+        everyone = torch.arange(run.data.present.shape[1], device=run.probe.device)
+        return StepReport(
+            stage=self.stage,
+            step=step,
+            steps=steps,
+            losses={name: float(values[alive].mean()) for name, values in terms.items()},
+            alive=len(alive),
+            predict=lambda: (
+                consensus(list(run.now(net, alive, everyone))).argmax(-1)
+                if alive
+                else np.zeros(len(everyone), dtype=np.int64)
+            ),
+            stability=lambda: stability(run.now(net, alive, run.glance).argmax(-1)) if len(alive) > 1 else float("nan"),
+        )

@@ -4,8 +4,9 @@ Shapes: R restarts, N clips, M modalities, P pairs, B anchors of a batch, L = 2B
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,6 +76,7 @@ class Pace:
 
 
 StepCallback = Callable[[int, int, dict[str, Tensor], TwinNet], bool]
+Keep = Callable[[Callable[[], dict[str, Any]]], None]
 
 
 def train(
@@ -85,12 +87,17 @@ def train(
     pace: Pace,
     generator: torch.Generator,
     after_step: StepCallback,
+    *,
+    kept: Mapping[str, Any] | None = None,
+    keep: Keep = lambda state: None,
 ) -> dict[str, Tensor]:
     """Train the initialised net.
 
     Args:
         generator: on the data's device.
         after_step: gets the step from 1, the number of steps, the terms (R,) and the net; True ends the training.
+        kept: a state that `keep` was given in an earlier run, to go on from.
+        keep: offered the state after each step, as a function that makes it.
     Returns:
         name -> (steps, R) float64: each term unweighed, and `loss`, what was minimised.
     """
@@ -98,7 +105,25 @@ def train(
     optimiser = torch.optim.Adam(net.parameters(), lr=pace.learning_rate, betas=ADAM_BETAS)
     n_steps = pace.steps(net.n_clusters, data.bags.shape[1])
     history: list[dict[str, Tensor]] = []
-    for step in range(n_steps):
+
+    def state() -> dict[str, Any]:
+        return {
+            "net": net.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "generator": generator.get_state(),
+            "anchors": (anchors.order, anchors.position),
+            "history": _curves(history),
+        }
+
+    if kept is not None:
+        net.load_state_dict(kept["net"])
+        optimiser.load_state_dict(kept["optimiser"])
+        generator.set_state(kept["generator"])
+        anchors.order, anchors.position = kept["anchors"][0].to(data.bags.device), kept["anchors"][1]
+        steps_done = len(kept["history"]["loss"])
+        curves = {name: curve.to(data.bags.device) for name, curve in kept["history"].items()}
+        history = [{name: curve[step] for name, curve in curves.items()} for step in range(steps_done)]
+    for step in range(len(history), n_steps):
         done = step / n_steps
         optimiser.param_groups[0]["lr"] = pace.learning_rate * _height(done)
         terms = _step_terms(net, data, schedule, weights, anchors.draw(), generator, done)
@@ -108,11 +133,15 @@ def train(
         history.append({name: value.detach() for name, value in terms.items()})
         if after_step(step + 1, n_steps, history[-1], net):
             break
+        keep(state)
+    return {name: curve.double().cpu() for name, curve in _curves(history).items()}
+
+
+def _curves(history: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """name -> (steps, R), NaN where a step did not compute a term; the loss last."""
     names = [name for name in dict.fromkeys(n for terms in reversed(history) for n in terms) if name != "loss"]
     nothing = torch.full_like(history[0]["loss"], torch.nan)
-    return {
-        name: torch.stack([terms.get(name, nothing) for terms in history]).double().cpu() for name in [*names, "loss"]
-    }
+    return {name: torch.stack([terms.get(name, nothing) for terms in history]) for name in [*names, "loss"]}
 
 
 def _height(done: float) -> float:

@@ -1,0 +1,79 @@
+"""What a fit leaves of itself now and then, so that one that was killed goes on where it was."""
+
+import hashlib
+import io
+import json
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+EVERY_S = 30.0
+FORMAT_VERSION = 1  # of the state; one of another version is not gone on from
+
+
+class Checkpoint:
+    """A file with the state of a fit that is not done.
+
+    Args:
+        path: of the file; None keeps nothing.
+        made_of: what the fit is made of. A file that was made of something else is not gone on from.
+    """
+
+    def __init__(self, path: Path | None, made_of: str) -> None:
+        self.path, self.made_of = path, made_of
+        self.found = self._read()
+        self._written = time.monotonic()
+
+    def keep(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Writes the state, a tree of tensors and plain values, where the last time is EVERY_S ago."""
+        if self.path is None or time.monotonic() - self._written < EVERY_S:
+            return
+        buffer = io.BytesIO()
+        torch.save({**state(), "made_of": self.made_of}, buffer)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        replace(self.path, buffer.getvalue())
+        self._written = time.monotonic()
+
+    def remove(self) -> None:
+        """Of a fit that is done."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+    def _read(self) -> dict[str, Any] | None:
+        if self.path is None or not self.path.is_file():
+            return None
+        try:
+            state = torch.load(self.path, weights_only=True, map_location="cpu")
+            made_of = state["made_of"]
+        except Exception as error:  # of a damaged file PyTorch's unpickler raises whatever its bytes lead to
+            reason = (str(error).splitlines() or [""])[0][:120]
+            warnings.warn(f"{self.path} is of no use ({reason}): training starts anew", stacklevel=3)
+            return None
+        return dict(state) if made_of == self.made_of else None
+
+
+def fingerprint(settings: Mapping[str, Any], seed: int, arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Of all that decides what a fit comes to on one machine."""
+    digest = hashlib.sha256(
+        json.dumps([FORMAT_VERSION, dict(settings), seed, torch.__version__], sort_keys=True).encode()
+    )
+    for name, array in arrays.items():
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Whole or not at all: a crash leaves the old file."""
+    temporary = path.with_name(f".writing-{path.name}")  # one that a killed write left is written over
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
