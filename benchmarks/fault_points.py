@@ -40,7 +40,7 @@ def _break_writes(point: str, nth: int) -> None:
     def broken(path: Path, content: bytes) -> None:
         nonlocal n_writes
         n_writes += 1
-        temporary = path.with_name(f"{files.TEMPORARY_GLOB.rstrip('*')}{n_writes}")
+        temporary = path.with_name(f"{files.TEMPORARY_PREFIX}{n_writes}")
         if n_writes < nth:
             replace(path, content)
         elif point == "rename-refused":

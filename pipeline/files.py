@@ -8,9 +8,8 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError
 
-_TEMPORARY_PREFIX = ".writing-"
-# What a killed write can leave in a folder; nothing reads it.
-TEMPORARY_GLOB = f"{_TEMPORARY_PREFIX}*"
+# What a killed write leaves has such a name; nothing reads it, and the next command that holds the folder deletes it.
+TEMPORARY_PREFIX = ".writing-"
 
 
 def write_atomic(path: Path, data: bytes | str) -> bool:
@@ -47,7 +46,7 @@ def link_or_copy(source: Path, target: Path) -> None:
     Raises:
         PipelineError: the file cannot be read, or the target not be written.
     """
-    temporary = target.with_name(f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+    temporary = target.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
     try:
         if target.exists() and target.samefile(source):
             return
@@ -62,12 +61,6 @@ def link_or_copy(source: Path, target: Path) -> None:
         raise PipelineError(f"cannot write {target}: {reason}; free some space, or choose another folder") from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Deletes what killed writes left in a folder; for whoever alone writes there."""
-    for leftover in folder.glob(TEMPORARY_GLOB):
-        leftover.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path) -> None:
@@ -91,7 +84,7 @@ def _holds(path: Path, content: bytes) -> bool:
 
 def _replace(path: Path, content: bytes) -> None:
     # A name of its own for each write: two writers never share a temporary file, however long `path.name` is.
-    temporary = path.with_name(f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
     try:
         with temporary.open("xb") as file:
             file.write(content)

@@ -23,7 +23,7 @@ from pipeline.console import say
 from pipeline.errors import PipelineError
 from pipeline.evaluate import evaluate, labels_of, read_assignments
 from pipeline.extract import extract
-from pipeline.files import TEMPORARY_GLOB, check_writable, link_or_copy, write_atomic
+from pipeline.files import TEMPORARY_PREFIX, check_writable, link_or_copy, write_atomic
 from pipeline.metrics import clustering_scores
 from pipeline.predict import kept_encoders
 from pipeline.prepare import manifest_of, prepare
@@ -264,8 +264,9 @@ def _take_over(work: Path, own: Path) -> None:
     for name in _OF_A_CORPUS:
         if (work / name).is_file():
             write_atomic(own / name, (work / name).read_bytes())
-    temporary = set((work / "features").rglob(TEMPORARY_GLOB))
-    files = [path for path in (work / "features").rglob("*") if path.is_file() and path not in temporary]
+    files = [
+        path for path in (work / "features").rglob("*") if path.is_file() and not path.name.startswith(TEMPORARY_PREFIX)
+    ]
     for path in sorted(files, key=lambda path: path.stat().st_mtime_ns):  # where they are copied, in the order made
         link_or_copy(path, own / path.relative_to(work))
 

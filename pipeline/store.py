@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from extractors.base import Embedding
 from pipeline.corpora.tables import format_table, read_records
 from pipeline.errors import PipelineError
-from pipeline.files import remove_leftovers, write_atomic
+from pipeline.files import write_atomic
 from pipeline.provenance import stable_hash
 from pipeline.records import Store, read_record
 
@@ -74,7 +74,6 @@ class EmbeddingStore:
             elif request in known:  # the same settings led elsewhere before: weights on a hub can change
                 _write_recipe(other.folder, other.recipe, [r for r in known if r != request])
         _write_recipe(folder, recipe, requests)
-        remove_leftovers(folder)
         return cls(folder, recipe)
 
     @classmethod

@@ -46,6 +46,20 @@ def test_a_killed_one_holds_nothing(tmp_path, holder):
         assert (tmp_path / LOCK_FILE).exists()
 
 
+def test_what_killed_writes_left_is_deleted_but_not_where_another_may_be_writing(tmp_path):
+    for name in ("features/visual/0/.writing-0123", ".writing-0", ".writing-folder/model.xml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"half")
+    others = tmp_path / "results" / "a" / "inside" / ".writing-1"
+    others.parent.mkdir(parents=True)
+    others.write_bytes(b"half")
+    with only_writer(tmp_path / "results" / "a" / "inside"):
+        pass
+    others.write_bytes(b"half")
+    with only_writer(tmp_path):
+        assert list(tmp_path.rglob(".writing-*")) == [others]
+
+
 def test_where_a_disk_knows_no_locks_it_goes_on(tmp_path, monkeypatch):
     def refuses(*_, **__):
         raise OSError("no locks available")

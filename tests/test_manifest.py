@@ -14,7 +14,7 @@ from extractors.clip import Clip
 from pipeline.corpora.base import CorpusClip, Problem
 from pipeline.corpora.mmsa import read_mmsa
 from pipeline.errors import PipelineError
-from pipeline.files import TEMPORARY_GLOB, check_writable, write_atomic
+from pipeline.files import TEMPORARY_PREFIX, check_writable, write_atomic
 from pipeline.manifest import (
     read_labels,
     read_manifest,
@@ -216,7 +216,7 @@ def test_a_write_that_breaks_leaves_the_old_file_and_no_other(
     write_atomic(path, "old")
 
     def breaks(*args: object) -> None:
-        assert len(list(tmp_path.glob(TEMPORARY_GLOB))) == 1
+        assert len(list(tmp_path.glob(f"{TEMPORARY_PREFIX}*"))) == 1
         raise error
 
     monkeypatch.setattr(os, step, breaks)

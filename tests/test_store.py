@@ -150,14 +150,6 @@ def test_failures_are_rows(store):
     assert store.failures() == {}
 
 
-def test_leftovers_of_a_killed_write_are_removed(tmp_path, store):
-    leftover = store.folder / ".writing-0123"
-    leftover.write_bytes(b"half")
-    EmbeddingStore.create(tmp_path / "features", "visual", RECIPE, "request-1")
-    assert not leftover.exists()
-    assert store.read() == {}
-
-
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
 def test_a_torn_part_is_refused_by_name(store, keep):
     path = store.write_part([embedding("a")], {"a": "1"})

@@ -19,7 +19,6 @@ from pipeline import console
 from pipeline.cli import stop
 from pipeline.config import Settings
 from pipeline.errors import PipelineError
-from pipeline.files import remove_leftovers
 from pipeline.lock import only_writer
 from pipeline.logs import Log, Tee
 from pipeline.provenance import environment
@@ -95,7 +94,6 @@ class Session:
         if folder.is_dir() and folder not in self._held:
             self._stack.enter_context(only_writer(folder))
             self._held.add(folder)
-            remove_leftovers(folder)
 
     @contextmanager
     def doing(self, stage: str) -> Iterator[None]:

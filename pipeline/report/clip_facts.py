@@ -19,7 +19,7 @@ from extractors.clip import Clip
 from extractors.frame_sampling import FrameSampling
 from extractors.media import FrameBatch, MediaNeeds, Waveform, read_media
 from pipeline.console import progress
-from pipeline.files import remove_leftovers, write_atomic
+from pipeline.files import write_atomic
 from pipeline.provenance import stable_hash
 from pipeline.readers import Readers
 from pipeline.report.playback import probe
@@ -149,7 +149,6 @@ def _write(folder: Path, rows: Held) -> None:
 def _read(folder: Path) -> Held:
     """What was read before, the newest last; a part that is damaged is given up, and its clips are read again."""
     held: Held = {}
-    remove_leftovers(folder)
     names = [field.name for field in fields(ClipFacts)]
     for path in sorted(folder.glob("part-*.parquet"), key=lambda path: path.stat().st_mtime_ns):
         try:
