@@ -314,7 +314,8 @@ def test_sigterm_in_the_middle_of_training_says_what_is_kept(tmp_path):
     code, lines = stopped(words, " epoch 50 ", out, signal.SIGTERM)
     assert code == 143
     assert lines[-2] == (
-        "stopped by SIGTERM in train; kept: the views, an earlier run, and the last checkpoint, at most half a minute old"
+        "stopped by SIGTERM in train; kept: the views, an earlier run, and the last checkpoint, at most half a minute "
+        "old"
     )
     assert shlex.split(lines[-1])[-len(words) :] == words
     assert {path.name for path in out.iterdir()} == {"logs", LOCK_FILE}
