@@ -31,7 +31,11 @@ def disk(place: Place, known: dict[str, Undisturbed]) -> dict[str, list[str]]:
         "a clip that is exchanged while others are read": _clip_changes,
         "two commands at once": _two_at_once,
     }
-    return {name: list(case(place, known)) for name, case in cases.items()}
+    found = {}
+    for name, case in cases.items():
+        found[name] = list(case(place, known))
+        print(f"disk: {name}: {found[name] or 'nothing lost'}", flush=True)
+    return found
 
 
 def _said(ended: Ended, code: int, *words: str) -> Iterator[str]:
@@ -40,7 +44,7 @@ def _said(ended: Ended, code: int, *words: str) -> Iterator[str]:
         yield f"exit code {ended.code}, not {code}: {ended.last_line}"
     if "Traceback" in ended.told:
         yield "a traceback was shown"
-    yield from (f"{word!r} was not said" for word in words if word not in ended.told)
+    yield from (f"{word!r} was not said, but: {ended.last_line}" for word in words if word not in ended.told)
 
 
 def _refused_writes(place: Place, known: dict[str, Undisturbed]) -> Iterator[str]:
@@ -99,7 +103,7 @@ def _read_only(place: Place, known: dict[str, Undisturbed]) -> Iterator[str]:
         _open_up(place.trial, writable=False)
         ended = place.run(stage, fault=bound_by_modes)
         _open_up(place.trial, writable=True)
-        yield from _said(ended, 2, "cannot write", "Permission denied")
+        yield from _said(ended, 2, "cannot ", "Permission denied", "folder that may be written")
         yield from _ends_well(place, stage, known)
 
 

@@ -46,7 +46,7 @@ class Place:
     """A corpus that stays, and a folder with the workdir and the results that is made anew for each trial.
 
     Attributes:
-        folder: gets `clips`, `trial` (with `work` and `out`) and `states`.
+        folder: gets `clips`, `trial` (with `work` and `out`), `states` and `told.txt`.
     """
 
     folder: Path
@@ -54,6 +54,11 @@ class Place:
     @property
     def trial(self) -> Path:
         return self.folder / "trial"
+
+    @property
+    def log(self) -> Path:
+        """What the last stage printed."""
+        return self.folder / "told.txt"
 
     def words(self, stage: str) -> list[str]:
         """A stage on the small corpus, with small encoders and a short training."""
@@ -75,11 +80,11 @@ class Place:
         return [stage, "--config", str(ROOT / "configs" / "demo.yaml"), *options]
 
     def start(self, stage: str, *more: str, fault: Fault | None = None) -> ForkProcess:
-        return start([*self.words(stage), *more], self.folder / "told.txt", fault)
+        return start([*self.words(stage), *more], self.log, fault)
 
     def run(self, stage: str, *more: str, fault: Fault | None = None) -> Ended:
         """As a person would type it, to its end."""
-        return run([*self.words(stage), *more], self.folder / "told.txt", fault)
+        return run([*self.words(stage), *more], self.log, fault)
 
     def keep(self, name: str) -> None:
         """Keeps the trial's state under a name."""
@@ -97,19 +102,20 @@ class Place:
             RuntimeError: one of them fails.
         """
         shutil.rmtree(self.trial, ignore_errors=True)
-        self._must("prepare")
+        must(self.run("prepare"), "prepare")
         found = {}
         for stage in STAGES:
             self.keep(f"before-{stage}")
             started = time.monotonic()
-            self._must(stage)
+            must(self.run(stage), stage)
             found[stage] = Undisturbed(f"before-{stage}", time.monotonic() - started, left(self.trial))
         return found
 
-    def _must(self, stage: str) -> None:
-        ended = self.run(stage)
-        if ended.code:
-            raise RuntimeError(f"{stage} ended with {ended.code}: {ended.told[-3000:]}")
+
+def must(ended: Ended, stage: str) -> None:
+    """Raises RuntimeError where a stage did not do what it has to before anything can be tried."""
+    if ended.code:
+        raise RuntimeError(f"{stage} ended with {ended.code}: {ended.told[-3000:]}")
 
 
 def start(words: Sequence[str], log: Path, fault: Fault | None = None) -> ForkProcess:

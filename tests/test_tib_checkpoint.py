@@ -108,3 +108,9 @@ def test_a_damaged_one_is_told_and_training_starts_anew(views, tmp_path, content
 def test_without_a_random_state_there_is_nothing_to_go_on_to(views, tmp_path):
     with pytest.raises(ValueError, match="a checkpoint needs a random_state"):
         TIB(3).fit(views, checkpoint=tmp_path / "checkpoint.pt")
+
+
+def test_a_disk_that_refuses_it_stops_no_training(views, tmp_path):
+    (tmp_path / "a file").write_bytes(b"")
+    with pytest.warns(UserWarning, match="cannot write .*: training goes on without it"):
+        TIB(3, random_state=0, restarts=1, epochs=2).fit(views, checkpoint=tmp_path / "a file" / "checkpoint.pt")

@@ -6,6 +6,7 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,18 @@ class Checkpoint:
             return
         buffer = io.BytesIO()
         torch.save({**state(), "made_of": self.made_of}, buffer)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        replace(self.path, buffer.getvalue())
         self._written = time.monotonic()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            replace(self.path, buffer.getvalue())
+        except OSError as error:  # the fit itself wants nothing of the disk
+            warnings.warn(f"cannot write {self.path} ({error.strerror}): training goes on without it", stacklevel=3)
 
     def remove(self) -> None:
-        """Of a fit that is done."""
+        """Of a fit that is done; one that stays is of no other fit."""
         if self.path is not None:
-            self.path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.path.unlink()
 
     def _read(self) -> dict[str, Any] | None:
         if self.path is None or not self.path.is_file():

@@ -1,5 +1,6 @@
 """One command from its first line to its exit code: what is shown, the log, and what is said when it ends badly."""
 
+import errno
 import math
 import os
 import shlex
@@ -39,6 +40,12 @@ KEPT = {
     "export": "what the folder held before",
     "import": "what the folder held before",
 }
+
+
+# What the system says of a disk -> what it kept the command from.
+_OF_A_DISK = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EROFS), "write") | dict.fromkeys(
+    (errno.EACCES, errno.EPERM), "read or write"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +137,10 @@ class Session:
             self._log.traceback_of(error)
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stdout.fileno())  # for what is still to be flushed
             return PIPE_CLOSED
-        except (PipelineError, OSError) as error:  # a full disk, a file in the way of a folder: it names the path
+        except PipelineError as error:
             return self._fail(str(error), error)
+        except OSError as error:  # a full disk, a file in the way of a folder
+            return self._fail(_refused_by_system(error), error)
         except Exception as error:
             told = " ".join(f"{type(error).__name__}: {error}".split())
             return self._fail(f"unexpected error in stage {self.stage}: {told}", error, unexpected=True)
@@ -231,3 +240,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if value is None or isinstance(value, str | bool | int | float) else str(value)
+
+
+def _refused_by_system(error: OSError) -> str:
+    """An error of the system's in words, with what to do where that is known."""
+    if error.errno not in _OF_A_DISK or error.filename is None:
+        return str(error)
+    kept_from = f"cannot {_OF_A_DISK[error.errno]} {error.filename}: {error.strerror}"
+    return f"{kept_from}; free some space, or choose a folder that may be written"
