@@ -43,7 +43,7 @@ def main() -> int:
     WORK.mkdir(parents=True, exist_ok=True)
     place = Place(WORK)
     parts: dict[str, Callable[[], dict[str, Any]]] = {
-        "kills": lambda: _kills(place, 15 if quick else 150, seed),
+        "kills": lambda: _kills(place, 15 if quick else 130, seed),
         "disk": lambda: _cases(disk(place, place.undisturbed())),
         "clips": lambda: _cases({"clips that hang, crash, or are too large": clips(WORK / "hostile")}),
         "versions": lambda: _cases(_versions(place)),

@@ -70,7 +70,7 @@ class Place:
             "extract.visual.frames_per_clip=2",
             f"extract.audio.weights={'self' if stage == 'pretrain-audio' else 'random'}",
             "extract.chunk_size=2",
-            "pretrain.epochs=3",
+            "pretrain.epochs=2",
             "pretrain.frames_per_clip=2",
             "train.restarts=2",
             "train.epochs=40",

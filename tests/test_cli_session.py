@@ -1,6 +1,7 @@
 """What a command shows and leaves: --json, --quiet, -v, its log, and how it ends when it must."""
 
 import csv
+import errno
 import functools
 import json
 import os
@@ -19,6 +20,7 @@ from terminal import call_main
 
 import pipeline.prepare
 import pipeline.report.html
+from pipeline.cli.session import _refused_by_system
 from pipeline.lock import LOCK_FILE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -400,3 +402,15 @@ def test_make_says_what_it_lacks():
     done = subprocess.run(["make", "import"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "give FROM=FILE or DIR" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (errno.ENOSPC, "cannot write x/y: No space left on device; free some space, or choose a folder that may be "),
+        (errno.EACCES, "cannot read or write x/y: Permission denied; free some space, or choose a folder that may be "),
+        (errno.EISDIR, "[Errno 21] Is a directory: 'x/y'"),
+    ],
+)
+def test_what_the_system_refuses_says_what_to_do(number, expected):
+    assert _refused_by_system(OSError(number, os.strerror(number), "x/y")).startswith(expected)

@@ -125,3 +125,11 @@ def test_a_stream_is_kept_as_it_was_left_on_the_screen(tmp_path, said, kept):
     assert stream.getvalue() == said
     assert tee.isatty() is False
     assert (written(log.path) if log.path else []) == kept
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full here")
+def test_a_full_disk_ends_no_log_with_an_error(tmp_path):
+    log = Log("train")
+    log._file = Path("/dev/full").open("w")  # noqa: SIM115 closed by the log
+    log.line("of no use")
+    log.close()
