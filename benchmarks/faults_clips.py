@@ -49,7 +49,7 @@ def clips(folder: Path) -> list[str]:
         "extract.visual.frames_per_clip=1",
         "extract.text=null",
         "extract.audio.weights=random",
-        "extract.clip_time_limit_s=20",
+        "extract.clip_time_limit_s=10",
     ]
     words = [word for setting in settings for word in ("--set", setting)]
     ended = run(["extract", "--clips", str(root), *words], folder / "told.txt", hostile_clips)

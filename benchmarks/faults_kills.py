@@ -6,28 +6,31 @@ must hold what an undisturbed run leaves there: the same clips, once each, with 
 
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from benchmarks.fault_points import KILLING, at_write
+from benchmarks.fault_points import at_write
 from benchmarks.faults_left import differences, left, torn
 from benchmarks.faults_place import Place, Undisturbed
 
 KILLS_A_TRIAL = 5
 
 
-def kills(place: Place, n: int, rng: np.random.Generator) -> dict[str, dict[str, int]]:
-    """n kills at random moments, and some at each point of a write: stage -> counts of what came of them.
+def kills(
+    place: Place, known: dict[str, Undisturbed], n: int, points: Sequence[str], rng: np.random.Generator
+) -> dict[str, dict[str, int]]:
+    """Kills at random moments, and some at points of a write: stage -> counts of what came of them.
 
     Args:
-        n: dealt out to the stages evenly.
+        known: the stages.
+        n: kills at random, dealt out to the stages evenly.
+        points: of fault_points.KILLING.
     """
-    known = place.undisturbed()
     counts = {}
     for stage, of in known.items():
         found = Counter(_at_random(place, stage, of, round(n / len(known)), rng))
-        found.update(_at_writes(place, stage, of))
+        found.update(_at_writes(place, stage, of, points))
         counts[stage] = dict(found)
         print(f"kills: {stage}, {of.seconds:.1f} s undisturbed: {counts[stage]}", flush=True)
     return counts
@@ -50,9 +53,9 @@ def _at_random(place: Place, stage: str, of: Undisturbed, n: int, rng: np.random
         yield from _ends_well(place, stage, of)
 
 
-def _at_writes(place: Place, stage: str, of: Undisturbed) -> Iterator[str]:
-    """At each point of a write: killed at the first, taken up and killed at the second from there, and so on."""
-    for point in KILLING:
+def _at_writes(place: Place, stage: str, of: Undisturbed, points: Sequence[str]) -> Iterator[str]:
+    """At each of the points: killed at the first, taken up and killed at the second from there, and so on."""
+    for point in points:
         place.restore(of.before)
         nth = 1
         while place.run(stage, fault=at_write(point, nth)).code == -signal.SIGKILL:

@@ -52,7 +52,7 @@ def versions(place: Place) -> dict[str, list[str]]:
     shutil.rmtree(place.trial, ignore_errors=True)
     for stage in ANEW:
         must(run(_words(place, stage), place.log), stage)
-    wanted = left(place.trial)
+    wanted = {name: of for name, of in left(place.trial).items() if name.startswith("work/")}  # a run may be the older
     found = {}
     for commit, what in commits.items():
         name = f"written by {commit}, {what}"
@@ -82,7 +82,7 @@ def _older(place: Place, wanted: dict[str, Any], commit: str) -> Iterator[str]:
             yield f"{stage}: {wrong}: {ended.last_line}"
         if "Traceback" in ended.told or "unexpected error" in ended.told:
             yield f"{stage}: a traceback: {ended.last_line}"
-    for stage in ANEW:
+    for stage in (*ANEW, "predict", "report"):
         if (ended := run(_words(place, stage), place.log)).code:
             yield f"{stage} on top of it ended with {ended.code}: {ended.last_line}"
     found = left(place.trial)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from tib import TIB, StepReport
 
 OWN_AUDIO, OWN_INT8 = "audio.safetensors", "quantised/model.xml"  # in the run's folder
+MODEL_FORMAT = 3  # tib.persistence.FORMAT_VERSION, which is not loaded where there is nothing to train
 CHECKPOINT = "checkpoint.pt"  # in the run's folder while it is trained
 LINE_EVERY = {True: 10, False: 50}  # steps between two lines; the reference's as the published demo prints them
 
@@ -75,7 +76,8 @@ def train(settings: Settings, views: Views, labels: Mapping[str, str]) -> bool:
 
 def is_trained(settings: Settings, views: Views) -> bool:
     """Whether `train` would do nothing: the results folder holds the run of these settings on these views."""
-    return _inputs_of(settings.results) == _inputs(settings, views)
+    out = settings.results
+    return _inputs_of(out) == _inputs(settings, views) and _model_format_of(out) == MODEL_FORMAT
 
 
 def _inputs(settings: Settings, views: Views) -> str:
@@ -231,6 +233,13 @@ def _inputs_of(out: Path) -> str | None:
         return str(read_record(out / "run.json")["inputs"])
     except (OSError, ValueError, KeyError, TypeError):
         return None  # not there or not whole: trained again
+
+
+def _model_format_of(out: Path) -> object:
+    try:
+        return read_record(out / "model.json").get("format_version")
+    except (OSError, ValueError):
+        return None
 
 
 def _write(settings: Settings, views: Views, model: "TIB", inputs: Mapping[str, str], seconds: float) -> None:

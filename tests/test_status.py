@@ -10,7 +10,7 @@ import pytest
 from terminal import call_main
 
 from extractors.base import Embedding
-from pipeline.cluster import train
+from pipeline.cluster import MODEL_FORMAT, train
 from pipeline.config import Settings, load_settings
 from pipeline.encoders import request_of
 from pipeline.errors import PipelineError
@@ -21,6 +21,7 @@ from pipeline.reduce import reduce, views_of
 from pipeline.sources import source_of
 from pipeline.status import DONE, TO_DO, UNUSED, WAITS, Modality, status
 from pipeline.store import EmbeddingStore, Failure
+from tib.persistence import FORMAT_VERSION
 
 ROOT = Path(__file__).resolve().parents[1]
 N = 12
@@ -127,6 +128,11 @@ def test_each_stage_is_done_once_it_has_run_and_to_do_when_something_changes(set
     assert states(settings) == dict.fromkeys(STAGES, DONE)
     assert status(settings).next is None
     assert not train(settings, views, labels)  # as was said: nothing to do
+    model = settings.results / "model.json"
+    written = model.read_text()
+    model.write_text(written.replace(f'"format_version": {FORMAT_VERSION}', '"format_version": 2'))
+    assert states(settings)["train"] == TO_DO  # `report` and `predict` cannot read what an older version wrote
+    model.write_text(written)
 
     other = settings.model_copy(update={"train": settings.train.model_copy(update={"seed": 7})})
     assert would(other, "train") == "cluster again: views or settings changed"
@@ -222,3 +228,7 @@ def test_an_audio_encoder_of_its_own_is_to_be_trained_once(settings):
     done = next(one for one in status(own).stages if one.stage == "pretrain-audio")
     assert (done.state, done.has) == (DONE, "audio/davenet: recall@10 0.50, chance 0.25")
     assert would(settings, "pretrain-audio") == "audio/davenet, weights random"
+
+
+def test_status_and_tib_mean_the_same_model():
+    assert MODEL_FORMAT == FORMAT_VERSION
