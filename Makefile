@@ -27,8 +27,8 @@ AUDIT = .venv/bin/uv tool run pip-audit@$(PIP_AUDIT_VERSION) --strict --disable-
 	--progress-spinner off -r requirements.lock
 
 .NOTPARALLEL:
-.PHONY: bench-tib bench-davenet bench-extract bench-faults help setup demo test test-browser lint audit lock docs screenshots
-.PHONY: prepare transcribe pretrain-audio extract reduce train evaluate report predict run rerun status doctor export import
+.PHONY: bench-tib bench-davenet bench-extract bench-faults bench-scale help setup demo test test-browser test-ray lint audit lock docs screenshots
+.PHONY: prepare transcribe pretrain-audio extract compact reduce train evaluate report predict run rerun status doctor export import
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ test-browser: $(READY) ## the tests of the report's page, in a headless Chromium
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || $(INSTALL_CHROMIUM)
 	$(PY) -m pytest -n 1 -m browser $(ARGS)
 
+test-ray: $(READY) ## the tests of extraction on Ray: a head and two workers as processes of their own, really killed
+	$(PY) -m pytest -m ray $(ARGS)
+
 lint: $(READY) ## format, lint and type checks, and where PyPI answers the audit, which stops nothing
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
@@ -71,7 +74,7 @@ audit: $(READY) ## holes that are known in the locked packages; needs the networ
 
 lock: .venv/bin/uv ## requirements.lock anew from pyproject.toml
 	.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --upgrade \
-		--extra demo --extra umap --extra csd --extra tensorboard --extra openvino --extra dev pyproject.toml -o requirements.lock
+		--extra demo --extra umap --extra csd --extra tensorboard --extra openvino --extra ray --extra dev pyproject.toml -o requirements.lock
 
 docs: $(READY) ## docs/settings.md anew from the settings' own models
 	@$(PY) docs/settings_reference.py
@@ -90,6 +93,9 @@ pretrain-audio: $(READY) ## raw clips -> an audio encoder of their own, without 
 
 extract: $(READY) ## raw clips -> embeddings, resumable
 	@$(PY) -m pipeline extract $(OPTIONS) $(CLIPS_OPTION) $(ARGS)
+
+compact: $(READY) ## many small parts of the embeddings into few large ones
+	@$(PY) -m pipeline compact $(OPTIONS) $(ARGS)
 
 reduce: $(READY) ## embeddings -> views of 60 dims
 	@$(PY) -m pipeline reduce $(OPTIONS) $(ARGS)
@@ -136,6 +142,9 @@ bench-extract: $(READY) ## how fast clips become embeddings against a plain loop
 
 bench-faults: $(READY) ## what is lost when stages are killed, disks refuse and files are damaged; ARGS=--quick for minutes
 	@$(PY) -m benchmarks.bench_faults $(ARGS)
+
+bench-scale: $(READY) ## what grows with a corpus: store, TIB, Ray, a cost model, as JSON; ARGS=--quick for minutes
+	@$(PY) -m benchmarks.bench_scale $(ARGS)
 
 bench-tib: $(READY) ## quality and speed of TIB, as JSON; ARGS=--quick for minutes
 	@$(PY) -m benchmarks.bench_tib $(ARGS)

@@ -120,7 +120,7 @@ def sound_alone(settings: Settings) -> dict[str, float]:
     ids = [clip.clip_id for clip in clips if clip.clip_id in embeddings and clip.clip_id in labels]
     view = np.stack([embeddings[clip_id] for clip_id in ids])
     dim = min(settings.reduce.dim or view.shape[1], *np.subtract(view.shape, (1, 0)))
-    points = fit_reduction(view, int(dim), standardize=True, seed=0).apply(view)
+    points = fit_reduction(view, int(dim), standardize=True).apply(view)
     truth, k = np.array([labels[clip_id] for clip_id in ids]), len(set(labels.values()))
     found = [clustering_scores(truth, k_means(points, k, seed)) for seed in KMEANS_SEEDS]
     return {name: mean(float(scores[name]) for scores in found) for name in ("acc", "nmi")}

@@ -16,8 +16,9 @@ from extractors.base import Prepared
 from extractors.clip import Clip
 from extractors.log_mel_preparer import LogMelPreparer
 from extractors.media import Media
-from pipeline import files, pretrain_audio
-from tib import checkpoint, persistence
+from pipeline import pretrain_audio
+from pipeline.files import TEMPORARY_PREFIX
+from tib import checkpoint
 
 Fault = Callable[[], None]
 KILLING = ("half-written", "before-rename", "after-rename")
@@ -26,7 +27,7 @@ _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH, _PR_CAPBSET_DROP, _CAPABILITY_VERSION_3
 
 
 def at_write(point: str, nth: int) -> Fault:
-    """What all that stages leave goes through breaks at its nth write, and, where it may go on, at all after it.
+    """The renaming that ends every write of the stages' breaks at its nth time, and, where it may go on, ever after.
 
     Args:
         point: where. One of KILLING ends the process as `kill -9` would, one of REFUSING is an error of the system's.
@@ -35,28 +36,27 @@ def at_write(point: str, nth: int) -> Fault:
 
 
 def _break_writes(point: str, nth: int) -> None:
-    replace, n_writes = files._replace, 0
+    replace, n_writes = os.replace, 0
 
-    def broken(path: Path, content: bytes) -> None:
+    def broken(source: Path, target: Path) -> None:
         nonlocal n_writes
+        if not Path(source).name.startswith(TEMPORARY_PREFIX):
+            replace(source, target)
+            return
         n_writes += 1
-        temporary = path.with_name(f"{files.TEMPORARY_PREFIX}{n_writes}")
         if n_writes < nth:
-            replace(path, content)
-        elif point == "rename-refused":
-            raise OSError(errno.EPERM, os.strerror(errno.EPERM), str(path))
-        elif point == "disk-full":
-            temporary.write_bytes(content[: len(content) // 2])
-            temporary.unlink()
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            replace(source, target)
+        elif point in REFUSING:
+            number = errno.ENOSPC if point == "disk-full" else errno.EPERM
+            raise OSError(number, os.strerror(number), str(target))
         else:
+            if point == "half-written":
+                os.truncate(source, Path(source).stat().st_size // 2)
             if point == "after-rename":
-                replace(path, content)
-            else:
-                temporary.write_bytes(content[: len(content) // 2] if point == "half-written" else content)
+                replace(source, target)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    files._replace = checkpoint.replace = persistence.replace = broken
+    os.replace = broken  # type: ignore[assignment]
 
 
 def checkpoint_often() -> None:

@@ -1,23 +1,33 @@
-"""Views: one matrix a modality, rows aligned by clip_id; from the store, the workdir or a folder of arrays."""
+"""Views: one matrix a modality, rows aligned by clip_id; from the store, the workdir or a folder of arrays.
+
+Arrays of a folder are mapped into memory, not read: what is used of them is in memory, and goes where it is needed for
+something else. `Aligned` is the same before it is an array: rows as they come out of the stores.
+"""
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import mmap
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import MODALITIES
 from pipeline.errors import PipelineError
+from pipeline.files import whole_file
+from pipeline.joins import ANY_STAMP, ClipTable, Located, Rows, all_clip_ids
 from pipeline.records import read_json
 from pipeline.store import EmbeddingStore
 
 PUBLISHED_NAMES = {"video": "visual"}  # the published demo's file names -> ours
 LABEL_LIKE = {"label", "y", "y_true", "labels_true", "target", "targets", "gt", "ground_truth"}
 CLIP_IDS = "clip_ids.json"
+ROWS = 65_536  # of an array that are looked at together
+_JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +44,164 @@ class Views:
 
     def complete(self) -> NDArray[np.bool_]:
         """(N,) True where a clip has every modality."""
-        return np.all([~np.isnan(array).any(axis=1) for array in self.arrays.values()], axis=0)
+        return np.all([_has_no_nan(array) for array in self.arrays.values()], axis=0)
 
     def digest(self) -> str:
         """SHA-256 of the ids, the modalities' names and every value."""
-        digest = hashlib.sha256(json.dumps([self.clip_ids, list(self.arrays)]).encode())
+        digest = hashlib.sha256()
+        for text in (
+            "[",
+            *_json_list(_in_batches(self.clip_ids), ascii_only=True),
+            f", {json.dumps(list(self.arrays))}]",
+        ):
+            digest.update(text.encode())
         for array in self.arrays.values():
-            digest.update(np.ascontiguousarray(array).tobytes())
+            for rows in _blocks(array):
+                digest.update(np.ascontiguousarray(rows).tobytes())
         return digest.hexdigest()
 
     def take(self, rows: NDArray[np.bool_]) -> "Views":
-        """The clips where `rows` is True."""
+        """The clips where `rows` is True: a copy of them, in memory, unless that is all."""
+        if rows.all():
+            return self
         ids = [clip_id for clip_id, keep in zip(self.clip_ids, rows, strict=True) if keep]
         return Views(ids, {name: array[rows] for name, array in self.arrays.items()})
+
+
+def _blocks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """The rows, some at a time; what was mapped into memory for them is let go of."""
+    for start in range(0, len(array), ROWS):
+        yield array[start : start + ROWS]
+        if isinstance(array.base, mmap.mmap):
+            array.base.madvise(mmap.MADV_DONTNEED)
+
+
+def _has_no_nan(array: NDArray[np.float32]) -> NDArray[np.bool_]:
+    return np.concatenate([~np.isnan(rows).any(axis=1) for rows in _blocks(array)] or [np.empty(0, bool)])
+
+
+class Aligned:
+    """The rows of several stores in the order of a corpus; clips that no store has are left out.
+
+    Holds 5 bytes a clip, and one a modality.
+
+    Attributes:
+        n_clips: N, of the clips that are kept.
+    """
+
+    def __init__(self, table: ClipTable, located: Mapping[str, Located]) -> None:
+        """Finds out who has what.
+
+        Args:
+            located: modality -> its store's rows, of this table's clips.
+        Raises:
+            PipelineError: a modality without any embedding.
+        """
+        self._table = table
+        self._located = located
+        self._has = {modality: np.zeros(table.n_clips, dtype=bool) for modality in located}
+        for modality, found in located.items():
+            for rows in found.rows():
+                self._has[modality][rows] = True
+            if not self._has[modality].any():
+                raise _nobody_has(modality)
+        self._kept = np.any(list(self._has.values()), axis=0)
+        self._row = np.cumsum(self._kept, dtype=np.uint32) - 1  # of the views
+        self.n_clips = int(self._kept.sum())
+
+    def n_with(self, modality: str) -> int:
+        """How many clips have the modality."""
+        return int(self._has[modality].sum())
+
+    def clip_ids(self) -> Iterator[list[str]]:
+        """The ids in order, a batch at a time."""
+        for rows, clip_ids in self._table.clip_ids():
+            yield [clip_id for clip_id, kept in zip(clip_ids, self._kept[rows], strict=True) if kept]
+
+    def vectors(self, modality: str) -> Iterator[tuple[Rows, NDArray[np.float32]]]:
+        """(rows of the view, their (n, D) embeddings), as they lie in the store; no row for a clip that lacks it."""
+        for rows, block in self._located[modality].vectors():
+            yield self._row[rows].astype(np.int64), block
+
+    def lacking(self, modality: str) -> Iterator[Rows]:
+        """Rows of the view whose clips lack the modality, a batch at a time."""
+        rows = self._row[self._kept & ~self._has[modality]].astype(np.int64)
+        return iter(_blocks(rows))
+
+    def array(self, modality: str) -> NDArray[np.float32]:
+        """The view, (N, D_m), in memory."""
+        view = np.full((self.n_clips, int(self._located[modality].store.recipe["dim"])), np.nan, dtype=np.float32)
+        for rows, block in self.vectors(modality):
+            view[rows] = block
+        return view
+
+    def write(
+        self, modality: str, path: Path, dim: int, change: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    ) -> None:
+        """Writes the view as an .npy, whole or not at all, a block of rows at a time in memory.
+
+        Args:
+            dim: columns that `change` gives.
+            change: of (n, D) embeddings into the (n, dim) that are written.
+        Raises:
+            PipelineError: it cannot be written.
+        """
+        with whole_file(path) as file:
+            rows_of = _NpyRows(file, (self.n_clips, dim))
+            for rows, block in self.vectors(modality):
+                rows_of.put(rows, change(block))
+            for rows in self.lacking(modality):
+                rows_of.put(rows, np.full((len(rows), dim), np.nan, dtype=np.float32))
+
+    def write_clip_ids(self, path: Path) -> None:
+        """Writes the ids as a list in JSON.
+
+        Raises:
+            PipelineError: it cannot be written.
+        """
+        with whole_file(path) as file:
+            for text in _json_list(self.clip_ids(), ascii_only=False):
+                file.write(text.encode("utf-8", "replace"))
+
+
+class _NpyRows:
+    """An .npy of float32 that is written in any order of rows.
+
+    By seeking, as a file that is mapped into memory kills the process where the disk is full.
+    """
+
+    def __init__(self, file: BinaryIO, shape: tuple[int, int]) -> None:
+        dtype = np.dtype(np.float32)
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        self._file, self._start, self._width = file, file.tell(), shape[1] * dtype.itemsize
+
+    def put(self, rows: Rows, values: NDArray[np.float32]) -> None:
+        """Writes (n, D) values to n rows; neighbours go together."""
+        order = np.argsort(rows)
+        rows, values = rows[order], np.ascontiguousarray(values[order], dtype=np.float32)
+        breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+        for start, stop in zip([0, *breaks], [*breaks, len(rows)], strict=True):
+            self._file.seek(self._start + int(rows[start]) * self._width)
+            self._file.write(values[start:stop].data)
+
+
+def _json_list(batches: Iterable[Sequence[str]], *, ascii_only: bool) -> Iterator[str]:
+    """The text that `json.dumps` gives for all of them in one list, a batch at a time."""
+    between = "["
+    for batch in batches:
+        if batch:
+            yield between + json.dumps(batch, ensure_ascii=ascii_only)[1:-1]
+            between = ", "
+    yield "[]" if between == "[" else "]"
+
+
+def _in_batches(items: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (items[start : start + ROWS] for start in range(0, len(items), ROWS))
+
+
+def _nobody_has(modality: str) -> PipelineError:
+    return PipelineError(f"no clip has any {modality} embedding; extract it, or set extract.{modality}=null")
 
 
 def align(clip_ids: Sequence[str], embeddings: Mapping[str, Mapping[str, NDArray[np.float32]]]) -> Views:
@@ -60,7 +215,7 @@ def align(clip_ids: Sequence[str], embeddings: Mapping[str, Mapping[str, NDArray
     """
     for modality, vectors in embeddings.items():
         if not any(clip_id in vectors for clip_id in clip_ids):
-            raise PipelineError(f"no clip has any {modality} embedding; extract it, or set extract.{modality}=null")
+            raise _nobody_has(modality)
     kept = [clip_id for clip_id in clip_ids if any(clip_id in vectors for vectors in embeddings.values())]
     arrays = {}
     for modality, vectors in embeddings.items():
@@ -76,6 +231,7 @@ def align(clip_ids: Sequence[str], embeddings: Mapping[str, Mapping[str, NDArray
 def read_views(folder: Path) -> Views:
     """Views from a folder: `<modality>.npy` files, or a workdir with `reduced/` or `features/`.
 
+    Files are mapped into memory, to be read only; features are read from the stores into memory.
     `video.npy` is read as `visual`; `labels.npy` is never a view. Clip ids come from clip_ids.json where it is there,
     else they are the row numbers.
 
@@ -93,14 +249,22 @@ def read_views(folder: Path) -> Views:
         raise PipelineError(
             f"--views {folder}: expected text.npy, video.npy (or visual.npy) and audio.npy, or a workdir"
         )
-    embeddings = {}
+    only = {}
     for modality, found in stores.items():
         if len(found) != 1:
             names = ", ".join(store.fingerprint for store, _ in found) or "none"
             raise PipelineError(f"{features / modality}: expected one set of embeddings, found: {names}; use --config")
-        embeddings[modality] = found[0][0].read()
-    clip_ids = sorted({clip_id for vectors in embeddings.values() for clip_id in vectors})
-    return align(clip_ids, embeddings)
+        only[modality] = found[0][0]
+    return _read_stores(only)
+
+
+def _read_stores(stores: Mapping[str, EmbeddingStore]) -> Views:
+    """Of each clip the newest rows, whatever they were made from, in the order of the ids."""
+    clips = ((clip_id, [ANY_STAMP] * len(stores)) for clip_id in all_clip_ids(stores.values()))
+    with ClipTable(clips, tuple(stores)) as table:
+        aligned = Aligned(table, {modality: table.locate(modality, store) for modality, store in stores.items()})
+        clip_ids = [clip_id for batch in aligned.clip_ids() for clip_id in batch]
+        return Views(clip_ids, {modality: aligned.array(modality) for modality in stores})
 
 
 def _read_arrays(folder: Path) -> Views:
@@ -145,14 +309,42 @@ def _read_clip_ids(folder: Path, n_clips: int) -> list[str]:
     return [str(clip_id) for clip_id in clip_ids]
 
 
-def load_npy(path: Path) -> NDArray[Any]:
+def iter_clip_ids(folder: Path) -> Iterator[str]:
+    """The ids of clip_ids.json one by one, for those that need no list of them.
+
+    Raises:
+        PipelineError: it cannot be read.
+    """
+    path, unread = folder / CLIP_IDS, ""
+    try:
+        with path.open(encoding="utf-8") as file:
+            while text := file.read(1 << 20):
+                unread += text
+                end = 0
+                for found in _JSON_STRING.finditer(unread):
+                    yield json.loads(found.group())
+                    end = found.end()
+                unread = unread[end:]
+        if unread.strip() not in ("]", "[]"):
+            raise ValueError("expected a list of strings")
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"cannot read {path}: {error}") from None
+
+
+def load_npy(path: Path, *, mapped: bool = False) -> NDArray[Any]:
     """An .npy file's array, of any dtype but objects.
 
+    Args:
+        mapped: into memory, to be read only, where it has any number in it.
     Raises:
         OSError, ValueError: it cannot be read, or is no .npy file.
     """
     with path.open("rb") as file:
         try:
+            if mapped:
+                array = np.load(path, mmap_mode="r", allow_pickle=False)
+                if array.size:
+                    return array
             return np.lib.format.read_array(file, allow_pickle=False)
         except OSError:
             raise
@@ -161,19 +353,21 @@ def load_npy(path: Path) -> NDArray[Any]:
 
 
 def read_array(path: Path) -> NDArray[np.float32]:
-    """A numeric .npy as float32; pickled objects are refused.
+    """A numeric .npy as float32: mapped into memory where it is that already. Pickled objects are refused.
 
     Raises:
         PipelineError: not an .npy of numbers, or an infinite value.
     """
     try:
-        array = load_npy(path)
+        array = load_npy(path, mapped=True)
         if array.dtype.kind not in "fiub":
             raise ValueError(f"its dtype is {array.dtype}")
     except (OSError, ValueError) as error:
         raise PipelineError(f"cannot read {path} as an array of numbers ({error})") from None
-    values = np.asarray(array, dtype=np.float32)
-    if np.isinf(values).any():
-        row = int(np.argwhere(np.isinf(values))[0][0])
-        raise PipelineError(f"{path}: row {row} holds Inf; only NaN may stand for a missing modality")
+    values = array if array.dtype == np.float32 else np.asarray(array, dtype=np.float32)
+    for number, rows in enumerate(_blocks(values)):
+        infinite = np.isinf(rows)
+        if infinite.any():
+            row = number * ROWS + int(np.argwhere(infinite)[0][0])
+            raise PipelineError(f"{path}: row {row} holds Inf; only NaN may stand for a missing modality")
     return values

@@ -54,6 +54,9 @@ def _auto_or(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
 _OR_AUTO = (WrapValidator(_auto_or), PlainSerializer(lambda value: value, return_type=int | str))
 AUTO: Any = "auto"  # the program chooses, and says what it chose
 Count = Annotated[int, Field(ge=1), *_OR_AUTO]
+Share = Annotated[
+    float, Field(ge=0), WrapValidator(_auto_or), PlainSerializer(lambda value: value, return_type=float | str)
+]
 
 
 def _folder_name(name: str) -> str:
@@ -256,7 +259,7 @@ class ReduceSettings(Section):
 
     dim: int | None = Field(60, ge=1, description="PCA to this many dims; null keeps all")
     standardize: bool = Field(True, description="each feature to mean 0 and sd 1 before the PCA")
-    seed: int = Field(0, ge=0, description="seed of the randomised SVD")
+    seed: int = Field(0, ge=0, description="of no effect: the PCA is exact; older configurations name it")
 
 
 class TrainSettings(Section):
@@ -291,6 +294,34 @@ class TrainSettings(Section):
     tensorboard: bool = Field(False, description="also write the losses to <results>/tensorboard")
 
 
+def _address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if value not in ("auto", "local") and not (host and port.isdecimal() and 0 < int(port) < 65536):
+        raise ValueError(f"expected auto, local or host:port, got {value!r}")
+    return value
+
+
+class EngineSettings(Section):
+    """What carries `extract`: this machine, or Ray on one machine or many (docs/ray.md)."""
+
+    kind: Literal["local", "ray"] = Field("local", description="ray is an extra, and for many machines")
+    address: Annotated[str, AfterValidator(_address)] = Field(
+        "auto",
+        description="ray: auto (the cluster of RAY_ADDRESS, or the one that runs here) | local (one started for this "
+        "run, on this machine alone) | host:port",
+    )
+    readers: Count = Field(
+        AUTO, description="ray: actors that read, each with extract.decode_workers processes; auto is one a machine"
+    )
+    encoders: Count = Field(
+        AUTO, description="ray: actors that encode, of each modality; auto is one a GPU or a machine"
+    )
+    cpus_per_encoder: Count = Field(
+        AUTO, description="ray: auto is a share of its machine, and as many threads as `extract` takes here"
+    )
+    gpus_per_encoder: Share = Field(AUTO, description="ray: below 1, several share one; auto shares out what there is")
+
+
 class Settings(Section):
     """Everything a run is made from."""
 
@@ -307,6 +338,7 @@ class Settings(Section):
     pretrain: PretrainSettings = PretrainSettings()
     reduce: ReduceSettings = ReduceSettings()
     train: TrainSettings = TrainSettings()
+    engine: EngineSettings = EngineSettings()
 
     @property
     def work(self) -> Path:

@@ -5,65 +5,26 @@ chunks of the manifest's order; a chunk is prepared, then encoded, and a modalit
 done. A chunk always holds the same clips, so a run that was killed ends with the numbers of one that was not.
 """
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from extractors.base import Embedding, Extractor, Prepared, Preparer
+from extractors.base import Extractor
 from extractors.clip import Clip
-from extractors.errors import ExtractionError, as_extraction_error
-from extractors.media import MediaNeeds
-from extractors.preparing import Outcome, prepare_clip
 from pipeline.calibrate import calibrate_if_wanted
 from pipeline.config import ExtractSettings, Settings
-from pipeline.console import detail, say, table, trace
+from pipeline.console import say, table
 from pipeline.corpora.base import CorpusClip
 from pipeline.encoders import build, recipe_of, request_of
+from pipeline.engines.jobs import Job
+from pipeline.engines.local import run_jobs
+from pipeline.engines.on_ray import run_on_ray
 from pipeline.errors import PipelineError
 from pipeline.features import exact_store
-from pipeline.hardware import return_freed_memory, threads_of
 from pipeline.manifest import to_clip
-from pipeline.meters import Meter, meters
-from pipeline.provenance import arithmetic
 from pipeline.readers import Readers
 from pipeline.sources import sources_of
-from pipeline.store import EmbeddingStore, Failure
-
-TRANSCRIPTS_A_CHUNK = 1024  # sorted by length together; seconds of work, which a killed run loses
-
-
-@dataclass(slots=True)
-class Job:
-    """One modality's share of a run: what is pending, where it goes, how it went."""
-
-    modality: str
-    store: EmbeddingStore
-    sources: dict[str, str]  # clip_id -> stamp of what there is to embed now
-    pending: set[str]
-    failures: dict[str, Failure]
-    n_skipped: int
-    extractor: Extractor | None = None  # loaded where something is pending
-    n_done: int = 0
-    n_units: int = 0  # frames, tokens, 10 ms of sound
-    n_failed_before: int = 0
-    notes: list[str] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)  # of units: what befell how many
-
-    @property
-    def n_failed(self) -> int:
-        return len(self.failures)
-
-    @property
-    def n_left(self) -> int:
-        """Clips that were not come to."""
-        return len(self.pending) - self.n_done - self.n_failed_now
-
-    @property
-    def n_failed_now(self) -> int:
-        return len(self.failures) - self.n_failed_before
+from pipeline.store import EmbeddingStore
 
 
 def extract(
@@ -94,7 +55,9 @@ def extract(
     with Readers(settings.extract) as readers:
         jobs = [_plan(settings, modality, clips, retry_failed, readers) for modality in modalities]
         active = [job for job in jobs if job.pending]
-        if active:
+        if active and settings.engine.kind == "ray":
+            run_on_ray(active, clips, settings, max_failures=max_failures)
+        elif active:
             run_jobs(active, clips, settings.extract, readers, max_failures=max_failures)
     for job in jobs:  # a clip that was mended is no failure any more
         job.store.write_failures(job.failures.values())
@@ -124,7 +87,7 @@ def _plan(settings: Settings, modality: str, clips: Sequence[Clip], retry_failed
     section, keep_sequence = getattr(settings.extract, modality), settings.extract.keep_sequence
     job = account(settings, modality, clips, retry_failed=retry_failed)
     if job is None or job.pending:
-        if modality != "text":
+        if modality != "text" and settings.engine.kind == "local":
             readers.start()  # beside the loading of the encoder
         if modality == "visual":
             calibrate_if_wanted(settings, clips, readers)
@@ -164,155 +127,6 @@ def _job(modality: str, store: EmbeddingStore, clips: Sequence[Clip], retry_fail
     pending -= failures.keys()
     n_skipped = len(clips) - len(pending) - len(failures)
     return Job(modality, store, sources, pending, failures, n_skipped, n_failed_before=len(failures))
-
-
-def run_jobs(
-    jobs: Sequence[Job],
-    clips: Sequence[Clip],
-    settings: ExtractSettings,
-    readers: Readers,
-    *,
-    what: str = "extract",
-    max_failures: int | None = None,
-) -> None:
-    """Prepares each chunk, encodes it, and writes it as it is done.
-
-    Modalities without media go first: they are quick, and sort by length over many clips at once. A job's encoder is
-    let go when its clips are done.
-
-    Args:
-        what: stands before the bars.
-        max_failures: see `extract`.
-    """
-    import torch  # not before something is pending
-
-    return_freed_memory()  # of loading
-    torch.set_num_threads(threads_of(settings.threads))
-    for job in jobs:
-        if job.extractor:
-            job.store.add_made_with({"pass": job.extractor.plan(), **arithmetic()})
-    how = "; ".join(f"{job.modality} {job.extractor.plan()}" for job in jobs if job.extractor)
-    say(f"{what}: {how}; {torch.get_num_threads()} threads, {readers.n_workers} decode workers")
-    # A GPU computes while the processor reads on. A processor that does both gains nothing by it (docs/performance.md):
-    # it reads a chunk with all its cores, then embeds it with all of them.
-    ahead = 1 if torch.cuda.is_available() else 0
-    without, with_media = ([job for job in jobs if _reads_media(job) == reads] for reads in (False, True))
-    with meters({job.modality: len(job.pending) for job in jobs}, what) as bars:
-        for group, first, size in (
-            (without, TRANSCRIPTS_A_CHUNK, TRANSCRIPTS_A_CHUNK),
-            (with_media, 1, settings.chunk_size),
-        ):
-            for job in group:
-                bars[job.modality].begin()
-            chunks = _chunks(clips, group, first, size)
-            prepared = (
-                _prepared(readers, chunks, group, ahead) if group is with_media else _prepared_here(chunks, group)
-            )
-            for chunk in prepared:
-                for job in group:
-                    ready = [(clip, outcome[job.modality]) for clip, outcome in chunk if job.modality in outcome]
-                    if ready:
-                        _finish(job, ready, bars[job.modality])
-                if max_failures is not None and len(_failed_now(jobs)) > max_failures:
-                    return
-            for job in group:
-                job.extractor = None
-            return_freed_memory()
-
-
-def _failed_now(jobs: Sequence[Job]) -> set[str]:
-    """Clips that failed in this run, in whatever modality."""
-    return {clip_id for job in jobs for clip_id in job.failures.keys() & job.pending}
-
-
-def _reads_media(job: Job) -> bool:
-    return job.extractor is not None and job.extractor.preparer.needs != MediaNeeds()
-
-
-def _chunks(clips: Sequence[Clip], jobs: Sequence[Job], first: int, size: int) -> list[Sequence[Clip]]:
-    """Those with something pending. The first is of `first` clips, each after it twice as long, up to `size`.
-
-    So the first embeddings are there soon; and a clip is always in the same chunk, whatever is done already.
-    """
-    chunks: list[Sequence[Clip]] = []
-    start, length = 0, min(first, size)
-    while start < len(clips):
-        chunk = clips[start : start + length]
-        start, length = start + length, min(2 * length, size)
-        if any(clip.clip_id in job.pending for clip in chunk for job in jobs):
-            chunks.append(chunk)
-    return chunks
-
-
-def _prepared(
-    readers: Readers, chunks: Sequence[Sequence[Clip]], jobs: Sequence[Job], ahead: int
-) -> Iterator[list[tuple[Clip, Outcome]]]:
-    """Chunks with every clip prepared; the `ahead` next ones are being read while the caller encodes this one."""
-    waiting: deque[list[tuple[Clip, Mapping[str, Preparer], Future[Outcome]]]] = deque()
-    for index in range(len(chunks)):
-        for chunk in chunks[index + len(waiting) : index + 1 + ahead]:
-            wanted = [(clip, _preparers(clip, jobs)) for clip in chunk]
-            waiting.append([(clip, them, readers.submit(prepare_clip, clip, them)) for clip, them in wanted])
-        yield [(clip, _outcome(readers, them, future)) for clip, them, future in waiting.popleft()]
-
-
-def _prepared_here(chunks: Sequence[Sequence[Clip]], jobs: Sequence[Job]) -> Iterator[list[tuple[Clip, Outcome]]]:
-    """The same in this process, where no file is read."""
-    for chunk in chunks:
-        yield [(clip, prepare_clip(clip, _preparers(clip, jobs))) for clip in chunk]
-
-
-def _preparers(clip: Clip, jobs: Sequence[Job]) -> dict[str, Preparer]:
-    return {job.modality: job.extractor.preparer for job in jobs if clip.clip_id in job.pending and job.extractor}
-
-
-def _outcome(readers: Readers, preparers: Mapping[str, Preparer], future: "Future[Outcome]") -> Outcome:
-    try:
-        return readers.result(future)
-    except ExtractionError as error:  # the reading process was stopped or died
-        return dict.fromkeys(preparers, error)
-
-
-def _finish(job: Job, ready: Sequence[tuple[Clip, Prepared | ExtractionError]], meter: Meter) -> None:
-    """Encodes and writes one chunk of one modality."""
-    failed = {clip.clip_id: outcome for clip, outcome in ready if isinstance(outcome, ExtractionError)}
-    prepared = [outcome for _, outcome in ready if isinstance(outcome, Prepared)]
-    embeddings: list[Embedding] = []
-    for item, result in zip(prepared, _encode(job, prepared, meter.advance), strict=True):
-        if isinstance(result, ExtractionError):
-            failed[item.clip_id] = result
-        else:
-            embeddings.append(result)
-            job.counts.update(item.counts)
-            if item.note:
-                job.notes.append(f"{item.clip_id}: {item.note}")
-    if failed:
-        for clip_id, error in failed.items():
-            detail(f"extract: {job.modality}: {clip_id} failed, {error.cause}: {error.message}")
-            source = job.sources[clip_id]
-            job.failures[clip_id] = Failure(clip_id, error.stage, error.cause, error.message, source)
-        job.store.write_failures(job.failures.values())
-    if embeddings:
-        job.store.write_part(embeddings, job.sources)
-        for embedding in embeddings:
-            trace(f"extract: {job.modality}: {embedding.clip_id} done, from {embedding.n_units} units")
-    job.n_done += len(embeddings)
-    job.n_units += sum(embedding.n_units for embedding in embeddings)
-    meter.show(job.n_done, job.n_failed_now, job.n_units)
-
-
-def _encode(
-    job: Job, prepared: list[Prepared], on_clips: Callable[[int], None] = lambda n: None
-) -> list[Embedding | ExtractionError]:
-    """Encodes together; if that breaks, one by one, so that only the clip at fault is lost."""
-    if not prepared or job.extractor is None:
-        return []
-    try:
-        return list(job.extractor.encode(prepared, keep_sequence=job.store.keeps_sequences, on_clips=on_clips))
-    except Exception as error:
-        if len(prepared) == 1:
-            return [as_extraction_error("encode", error)]
-        return [_encode(job, [item])[0] for item in prepared]
 
 
 def _named(job: Job) -> str:

@@ -4,9 +4,13 @@ import os
 import shutil
 import tempfile
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from pipeline.errors import PipelineError
+from pipeline.storage import is_local, put_bytes, put_file
 
 # What a killed write leaves has such a name; nothing reads it, and the next command that holds the folder deletes it.
 TEMPORARY_PREFIX = ".writing-"
@@ -19,6 +23,7 @@ def write_atomic(path: Path, data: bytes | str) -> bool:
     parent folders are made. A file that holds `data` already is left alone, with its modification time.
 
     Args:
+        path: in an object store it is written by one request, which is as whole.
         data: the whole content; text is written as UTF-8, line ends as they are. Half a surrogate pair, which JSON may
             hold and UTF-8 has no form for, becomes a question mark.
     Returns:
@@ -30,14 +35,47 @@ def write_atomic(path: Path, data: bytes | str) -> bool:
     try:
         if _holds(path, content):
             return False
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, content)
+        if is_local(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _replace(path, content)
+        else:
+            put_bytes(path, content)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise PipelineError(
-            f"cannot write {path}: {reason}; free some space, or choose a folder that may be written"
-        ) from error
+        raise _refused(path, error) from error
     return True
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file for what does not fit into memory: written to at will, and at `path` only once the block has ended well.
+
+    For an object store it is written on this machine first.
+
+    Raises:
+        PipelineError: as `write_atomic`; the temporary file is removed.
+    """
+    local = is_local(path)
+    folder = path.parent if local else Path(tempfile.gettempdir())
+    temporary = folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if local:
+            os.replace(temporary, path)
+        else:
+            put_file(temporary, path)
+    except OSError as error:
+        raise _refused(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)  # gone already when the rename went through
+
+
+def _refused(path: Path, error: OSError) -> PipelineError:
+    reason = error.strerror or str(error)
+    return PipelineError(f"cannot write {path}: {reason}; free some space, or choose a folder that may be written")
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -84,12 +122,5 @@ def _holds(path: Path, content: bytes) -> bool:
 
 def _replace(path: Path, content: bytes) -> None:
     # A name of its own for each write: two writers never share a temporary file, however long `path.name` is.
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)  # gone already when the rename went through
+    with whole_file(path) as file:
+        file.write(content)

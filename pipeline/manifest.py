@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pipeline.corpora.base import CorpusClip, Problem, natural_key
 from pipeline.corpora.tables import format_table, parse_rows
 from pipeline.errors import PipelineError
 from pipeline.files import write_atomic
+from pipeline.records import read_record
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "clip_id": (str,),
@@ -59,13 +61,7 @@ def read_manifest(path: Path) -> list[CorpusClip]:
     """
     seen: dict[str, int] = {}
     clips = []
-    for number, line in enumerate(_read_bytes(path).split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            clip = _parse_clip(json.loads(line))
-        except (ValueError, RecursionError) as error:  # JSON's and Unicode's errors are ValueErrors too
-            raise PipelineError(f"{path}:{number}: not a clip: {error}; {_AGAIN}") from error
+    for number, clip in _numbered(path):
         if clip.clip_id in seen:
             raise PipelineError(
                 f"{path}:{number}: clip id {clip.clip_id!r} is on line {seen[clip.clip_id]} already; {_AGAIN}"
@@ -73,6 +69,27 @@ def read_manifest(path: Path) -> list[CorpusClip]:
         seen[clip.clip_id] = number
         clips.append(clip)
     return clips
+
+
+def iter_manifest(path: Path) -> Iterator[CorpusClip]:
+    """The same, a clip at a time in memory. Whether an id comes twice is for who sees them all (`joins.ClipTable`).
+
+    Raises:
+        PipelineError: as `read_manifest`, when it comes to it.
+    """
+    return (clip for _, clip in _numbered(path))
+
+
+def _numbered(path: Path) -> Iterator[tuple[int, CorpusClip]]:
+    """(line number from 1, its clip)."""
+    for number, line in enumerate(_read_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            clip = _parse_clip(json.loads(line))
+        except (ValueError, RecursionError) as error:  # JSON's and Unicode's errors are ValueErrors too
+            raise PipelineError(f"{path}:{number}: not a clip: {error}; {_AGAIN}") from error
+        yield number, clip
 
 
 def _parse_clip(row: Any) -> CorpusClip:
@@ -95,13 +112,41 @@ def _parse_clip(row: Any) -> CorpusClip:
     return CorpusClip(**row)
 
 
+def _read_lines(path: Path) -> Iterator[bytes]:
+    with _told_in_words(path), path.open("rb") as file:
+        yield from file
+
+
 def _read_bytes(path: Path) -> bytes:
-    try:
+    with _told_in_words(path):
         return path.read_bytes()
+
+
+@contextmanager
+def _told_in_words(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise PipelineError(f"no {path}; run prepare first") from None
     except OSError as error:
         raise PipelineError(f"cannot read {path}: {error.strerror or error}; give read permission") from error
+
+
+def corpus_root(work: Path) -> Path:
+    """The folder that the manifest's media paths are relative to, as prepare wrote it down.
+
+    Raises:
+        PipelineError: prepare has not run here, or what it wrote is broken.
+    """
+    path = work / "corpus.json"
+    if not path.exists():
+        raise PipelineError(f"no manifest in {work}; run `prepare` or `extract` first, with the same config")
+    try:
+        root = Path(read_record(path)["root"])
+        root.exists()  # raises where the system takes it for no path at all
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PipelineError(f"cannot read {path} ({error}); run `prepare` again") from None
+    return root
 
 
 def write_labels(path: Path, labels: Mapping[str, str]) -> bool:

@@ -1,7 +1,9 @@
 """Stage predict: clusters for new clips, from the folder of a finished run alone.
 
 <run>/predictions.csv            of features (--views): clip_id, cluster, confidence, agreement
-<run>/predict/<name of DIR>/     of raw clips (--clips): a workdir of their own, predictions.csv in it
+<run>/predict/<name of DIR>/     of raw clips (--clips): a workdir of their own, predictions.csv in it; clips that come
+                                 into DIR later are embedded by the next `predict`, those before are not again
+drift.json                       beside either: how far these clips are from those of the training
 """
 
 import json
@@ -19,6 +21,7 @@ from pipeline.config import ExtractSettings, Settings, load_settings
 from pipeline.console import say, table
 from pipeline.corpora import READERS
 from pipeline.corpora.tables import format_table
+from pipeline.drift import DRIFT, drift, in_words
 from pipeline.encoders import build, recipe_of, request_of
 from pipeline.errors import PipelineError
 from pipeline.extract import extract
@@ -346,7 +349,11 @@ def _predict_and_write(run: Run, clip_ids: Sequence[str], views: Views, out: Pat
     left_out = {clip_id: why for clip_id, why in lacking.items() if clip_id not in predicted}
     rows = [(clip_id, str(k), f"{c:.6f}", f"{a:.6f}") for clip_id, k, c, a in zip(*said, strict=True)]
     write_atomic(out, format_table(("clip_id", "cluster", "confidence", "agreement"), rows))
+    drifted = drift((run.model.labels_, run.model.confidence_), said.cluster, said.confidence)
+    write_atomic(out.with_name(DRIFT), json.dumps(drifted.values, indent=2) + "\n")
     _tell(run, said, left_out, out)
+    for line in in_words(drifted):
+        say(line)
     return len(left_out)
 
 

@@ -9,8 +9,7 @@ from pipeline.corpora import read_corpus
 from pipeline.corpora.base import LOSING_KINDS, CorpusClip, Problem
 from pipeline.errors import PipelineError
 from pipeline.files import write_atomic
-from pipeline.manifest import read_manifest, write_labels, write_manifest, write_problems
-from pipeline.records import read_record
+from pipeline.manifest import corpus_root, read_manifest, write_labels, write_manifest, write_problems
 from pipeline.transcripts import fill
 
 
@@ -56,12 +55,5 @@ def manifest_of(settings: Settings) -> tuple[list[CorpusClip], Path]:
     Raises:
         PipelineError: prepare has not run here, or what it wrote is broken.
     """
-    path = settings.work / "corpus.json"
-    if not path.exists():
-        raise PipelineError(f"no manifest in {settings.work}; run `prepare` or `extract` first, with the same config")
-    try:
-        root = Path(read_record(path)["root"])
-        root.exists()  # raises where the system takes it for no path at all
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PipelineError(f"cannot read {path} ({error}); run `prepare` again") from None
+    root = corpus_root(settings.work)
     return read_manifest(settings.work / "manifest.jsonl"), root

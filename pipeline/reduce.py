@@ -1,5 +1,7 @@
 """Stage reduce: embeddings -> views of few dims. Fitted on these clips, saved, and applied alike to new ones.
 
+Two passes over the store, a row group at a time in memory: one adds up what the reduction is fitted on, one applies it.
+
 reduced/
     <modality>.npy          (N, dim) float32, a row of NaN where a clip lacks the modality
     clip_ids.json           the N ids, in order
@@ -7,11 +9,10 @@ reduced/
     recipe.json             settings and inputs; written last, so that its presence says the rest is whole
 """
 
-import io
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,72 +22,21 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from pipeline import records
-from pipeline.align import CLIP_IDS, Views, align, read_views
+from pipeline.align import CLIP_IDS, Aligned, Views, read_views
 from pipeline.config import Settings
 from pipeline.console import say
 from pipeline.errors import PipelineError
-from pipeline.features import exact_store, stores_of
+from pipeline.features import chosen_stores, exact_store, stamped
 from pipeline.files import write_atomic
-from pipeline.manifest import to_clip
-from pipeline.prepare import manifest_of
+from pipeline.joins import ClipTable, Located
+from pipeline.manifest import corpus_root, iter_manifest, to_clip
 from pipeline.provenance import stable_hash, versions
 from pipeline.records import read_record
-from pipeline.store import EmbeddingStore
+from pipeline.reduction import Moments, Reduction, fit_reduction
+
+__all__ = ["Reduction", "fit_reduction"]
 
 ARRAYS, RECIPE = "reduction.safetensors", "recipe.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Reduction:
-    """One modality's fitted map: (x - mean) / scale, then onto the components if there are any.
-
-    Attributes:
-        mean, scale: (D,) float32.
-        components: (dim, D) float32, or None where no PCA was asked for.
-        explained: share of the variance kept, 0..1.
-    """
-
-    mean: NDArray[np.float32]
-    scale: NDArray[np.float32]
-    components: NDArray[np.float32] | None
-    explained: float
-
-    def apply(self, view: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Projects clips.
-
-        Args:
-            view: (N, D); rows of NaN stay NaN.
-        Returns:
-            (N, dim) float32.
-        Raises:
-            ValueError: another D than it was fitted on.
-        """
-        if view.shape[1] != len(self.mean):
-            raise ValueError(f"expected {len(self.mean)}-d embeddings, as it was fitted on, got {view.shape[1]}-d")
-        centred = (view - self.mean) / self.scale
-        projected = centred if self.components is None else centred @ self.components.T
-        return projected.astype(np.float32, copy=False)
-
-
-def fit_reduction(view: NDArray[np.float32], dim: int | None, *, standardize: bool, seed: int) -> Reduction:
-    """Fits standardisation and PCA on the clips that have the modality.
-
-    Args:
-        view: (N, D), rows of NaN are left out.
-        dim: dims to keep, at most min(N - 1, D); None keeps all, without a PCA.
-    """
-    from sklearn.decomposition import PCA  # only now: it loads for seconds, and `status` reads what is here already
-    from sklearn.preprocessing import StandardScaler
-
-    present = view[~np.isnan(view).any(axis=1)].astype(np.float64)
-    scaler = StandardScaler(with_std=standardize).fit(present)
-    scale = scaler.scale_ if standardize else np.ones(present.shape[1])
-    mean, components, explained = scaler.mean_, None, 1.0
-    if dim is not None:
-        pca = PCA(n_components=dim, random_state=seed).fit((present - mean) / scale)
-        components = np.asarray(pca.components_, dtype=np.float32)
-        explained = float(np.nan_to_num(pca.explained_variance_ratio_.sum()))
-    return Reduction(mean.astype(np.float32), scale.astype(np.float32), components, explained)
 
 
 def reduce(settings: Settings) -> None:
@@ -95,34 +45,30 @@ def reduce(settings: Settings) -> None:
     Raises:
         PipelineError: no manifest or embeddings, or too few clips to fit on.
     """
-    clip_ids, stores = _stores(settings)
     folder = settings.work / "reduced"
-    inputs = _inputs(settings, clip_ids, stores)
-    if _inputs_of(folder) == inputs:
-        say(f"reduce: nothing to do: {folder} is up to date")
-        return
-    views = align(clip_ids, {m: store.read(wanted) for m, (store, wanted) in stores.items()})
-    dim = _common_dim(views, settings.reduce.dim)
-    fitted = {}
-    for modality, view in views.arrays.items():
-        fitted[modality] = fit_reduction(view, dim, standardize=settings.reduce.standardize, seed=settings.reduce.seed)
-        if np.nanmax(np.nanstd(view, axis=0)) == 0:
-            say(f"reduce: {modality}: every clip has the same embedding; this modality tells nothing")
-        kept = f"{view.shape[1]} -> {dim} dims, {fitted[modality].explained:.0%} of the variance" if dim else "all dims"
-        say(f"reduce: {modality}: {np.isfinite(view[:, 0]).sum()} clips, {kept}")
-    reduced = Views(views.clip_ids, {m: fitted[m].apply(view) for m, view in views.arrays.items()})
-    recipe = {
-        "inputs": inputs,
-        "settings": settings.reduce.model_dump(),
-        "dim": dim,
-        "explained": {m: fitted[m].explained for m in fitted},
-        "features": {
-            m: {"fingerprint": s.fingerprint, "recipe": s.recipe, "made_with": s.made_with()}
-            for m, (s, _) in stores.items()
-        },
-        "versions": versions(("numpy", "scikit-learn")),
-    }
-    _write(folder, reduced, fitted, recipe)
+    with _joined(settings) as (table, located):
+        inputs = _inputs(settings, table, located)
+        if _inputs_of(folder) == inputs:
+            say(f"reduce: nothing to do: {folder} is up to date")
+            return
+        aligned = Aligned(table, located)
+        fitted, dim = _fit(settings, aligned, located)
+        recipe = {
+            "inputs": inputs,
+            "settings": settings.reduce.model_dump(),
+            "dim": dim,
+            "explained": {m: fitted[m].explained for m in fitted},
+            "features": {
+                m: {
+                    "fingerprint": one.store.fingerprint,
+                    "recipe": one.store.recipe,
+                    "made_with": one.store.made_with(),
+                }
+                for m, one in located.items()
+            },
+            "versions": versions(("numpy", "scipy")),
+        }
+        _write(folder, aligned, fitted, recipe)
 
 
 def is_reduced(settings: Settings) -> bool:
@@ -131,35 +77,57 @@ def is_reduced(settings: Settings) -> bool:
     Raises:
         PipelineError: no manifest or embeddings.
     """
-    clip_ids, stores = _stores(settings)
-    return _inputs_of(settings.work / "reduced") == _inputs(settings, clip_ids, stores)
+    known = _inputs_of(settings.work / "reduced")
+    if known is None:  # no join is needed, and `status` is quick
+        corpus_root(settings.work)
+        chosen_stores(settings, "reduce")
+        return False
+    with _joined(settings) as (table, located):
+        return known == _inputs(settings, table, located)
 
 
-Stores = dict[str, tuple[EmbeddingStore, dict[str, str]]]
+@contextmanager
+def _joined(settings: Settings) -> Iterator[tuple[ClipTable, dict[str, Located]]]:
+    """The clips of the manifest, and which row of each modality's store is whose."""
+    root = corpus_root(settings.work)
+    clips = (to_clip(clip, root) for clip in iter_manifest(settings.work / "manifest.jsonl"))
+    stores = chosen_stores(settings, "reduce")
+    with ClipTable(stamped(clips, tuple(stores)), tuple(stores)) as table:
+        yield table, {modality: table.locate(modality, store) for modality, store in stores.items()}
 
 
-def _inputs(settings: Settings, clip_ids: list[str], stores: Stores) -> str:
-    """Hash of all that the reduced views depend on."""
+def _inputs(settings: Settings, table: ClipTable, located: Mapping[str, Located]) -> str:
+    """Hash of all that the reduced views depend on; how the rows lie in parts is not of it."""
     inputs = {
         "settings": settings.reduce.model_dump(),
-        "clips": clip_ids,
-        "stores": {m: [store.fingerprint, sorted(store.done())] for m, (store, _) in stores.items()},
-        "sources": {m: sources for m, (_, sources) in stores.items()},
+        "clips": table.digest(),
+        "stores": {m: [one.store.fingerprint, one.digest()] for m, one in located.items()},
     }
     return stable_hash(inputs, 20)
 
 
-def _stores(settings: Settings) -> tuple[list[str], Stores]:
-    """The clips of the manifest, and each modality's store with the stamps its rows must have."""
-    manifest, root = manifest_of(settings)
-    clips = [to_clip(clip, root) for clip in manifest]
-    return [clip.clip_id for clip in clips], stores_of(settings, clips, "reduce")
+def _fit(
+    settings: Settings, aligned: Aligned, located: Mapping[str, Located]
+) -> tuple[dict[str, Reduction], int | None]:
+    """The reduction of each modality, and the dims that they have in common."""
+    widths = {modality: int(one.store.recipe["dim"]) for modality, one in located.items()}
+    dim = _common_dim({m: (aligned.n_with(m), width) for m, width in widths.items()}, settings.reduce.dim)
+    fitted = {}
+    for modality, width in widths.items():
+        moments = Moments.of((block for _, block in aligned.vectors(modality)), width)
+        fitted[modality] = moments.fit(dim, standardize=settings.reduce.standardize)
+        if not moments.variance().any():
+            say(f"reduce: {modality}: every clip has the same embedding; this modality tells nothing")
+        kept = f"{width} -> {dim} dims, {fitted[modality].explained:.0%} of the variance" if dim else "all dims"
+        say(f"reduce: {modality}: {moments.n} clips, {kept}")
+    return fitted, dim
 
 
-def _common_dim(views: Views, dim: int | None) -> int | None:
+def _common_dim(sizes: Mapping[str, tuple[int, int]], dim: int | None) -> int | None:
+    """Dims that every modality can give; `sizes` are clips and features of each."""
     if dim is None:
         return None
-    limits = {m: min(len(v) - int(np.isnan(v).any(axis=1).sum()) - 1, v.shape[1]) for m, v in views.arrays.items()}
+    limits = {modality: min(n_clips - 1, n_features) for modality, (n_clips, n_features) in sizes.items()}
     least = min(limits, key=lambda m: limits[m])
     if limits[least] < 1:
         raise PipelineError(f"{least}: one clip is too few for a PCA, and for clusters; add clips that have it")
@@ -178,17 +146,15 @@ def _inputs_of(folder: Path) -> str | None:
         return None  # unreadable: made again
 
 
-def _write(folder: Path, views: Views, fitted: Mapping[str, Reduction], recipe: Mapping[str, Any]) -> None:
+def _write(folder: Path, aligned: Aligned, fitted: Mapping[str, Reduction], recipe: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECIPE).unlink(missing_ok=True)
     for stale in folder.glob("*.npy"):
-        if stale.stem not in views.arrays:
+        if stale.stem not in fitted:
             stale.unlink()
-    for modality, array in views.arrays.items():
-        buffer = io.BytesIO()
-        np.save(buffer, array.astype(np.float32))
-        write_atomic(folder / f"{modality}.npy", buffer.getvalue())
-    write_atomic(folder / CLIP_IDS, json.dumps(views.clip_ids, ensure_ascii=False))
+    for modality, one in fitted.items():
+        aligned.write(modality, folder / f"{modality}.npy", one.dim, one.apply)
+    aligned.write_clip_ids(folder / CLIP_IDS)
     tensors: dict[str, NDArray[np.float32]] = {}
     for modality, one in fitted.items():
         tensors |= {f"{modality}.mean": one.mean, f"{modality}.scale": one.scale}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from extractors.clip import Clip
 
-_UNREADABLE = "unreadable:"
+UNREADABLE = "unreadable:"
 
 
 def source_of(clip: Clip, modality: str) -> str:
@@ -22,7 +22,7 @@ def source_of(clip: Clip, modality: str) -> str:
     try:
         stat = os.stat(clip.media_path)
     except OSError as error:
-        return f"{_UNREADABLE}{error.errno}"
+        return f"{UNREADABLE}{error.errno}"
     return f"{stat.st_size}:{stat.st_mtime_ns}:{clip.start_s}:{clip.end_s}"
 
 
@@ -35,6 +35,6 @@ def sources_of(clips: Iterable[Clip], modality: str, done: Iterable[tuple[str, s
     held = dict(done)
     stamps = {clip.clip_id: source_of(clip, modality) for clip in clips}
     return {
-        clip_id: held.get(clip_id, stamp) if stamp.startswith(_UNREADABLE) else stamp
+        clip_id: held.get(clip_id, stamp) if stamp.startswith(UNREADABLE) else stamp
         for clip_id, stamp in stamps.items()
     }

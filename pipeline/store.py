@@ -5,34 +5,48 @@
         part-<hash>.parquet   clip_id, source, embedding (fixed-size list of float32), n_units
                               and, under a recipe with keep_sequence, sequence: a list of such of float16, one a step
         failures.csv          clip_id, stage, cause, message, source
+        failed-<hash>.parquet the same columns: failures that were added and not yet folded into failures.csv
         made_with.json        on what they were computed, in what batches: a list, as several runs may have part in it
+        compaction.json       only while `pipeline/compact.py` is at work: which parts stand for which
+
+The folder may lie in an object store (see `pipeline/storage.py`).
 
 `source` is a stamp of what the embedding was made from (the media file's size and time, or the transcript): a clip
 whose file or words have changed counts as not done, and its old row is not read. A part is named by the clips it
-holds, so that a chunk made again after a crash replaces itself.
+holds, so that a chunk made again after a crash replaces itself. Of a clip that is here twice the newest row counts.
+
+What works on millions of clips takes them as a stream (`iter_done`, `iter_failed`, `batches`; pipeline/joins.py); what
+gives a list or a dict (`done`, `read`, `failures`) holds all of it in memory.
 """
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import StringConstraints
 
 from extractors.base import Embedding
 from pipeline.corpora.tables import format_table, read_records
 from pipeline.errors import PipelineError
 from pipeline.files import write_atomic
 from pipeline.provenance import stable_hash
-from pipeline.records import Store, read_record
+from pipeline.records import Shape, Store, read_record
+from pipeline.storage import listed
 
-_MADE_WITH = "made_with.json"
+PARTS, FAILED_PARTS = "part-*.parquet", "failed-*.parquet"
+COMPACTION = "compaction.json"
+_FAILURES, _MADE_WITH = "failures.csv", "made_with.json"
 FAILURE_COLUMNS = ("clip_id", "stage", "cause", "message", "source")
+FAILED_SCHEMA = pa.schema([(name, pa.string()) for name in FAILURE_COLUMNS])
+# Vectors hardly repeat a number: a dictionary of them is space spent.
+PARQUET = {"compression": "zstd", "use_dictionary": False}
 _HALF_MAX = float(np.finfo(np.float16).max)  # 65504
 Steps = NDArray[np.float16] | NDArray[np.float32]  # (T, D), as `as_float16` gives them
 
@@ -59,7 +73,7 @@ class EmbeddingStore:
 
     @classmethod
     def create(cls, features: Path, modality: str, recipe: Mapping[str, Any], request: str) -> "EmbeddingStore":
-        """Opens the store of this recipe, made if there is none.
+        """Opens the store of this recipe to write in it, made if there is none; ends a compaction that was killed.
 
         Args:
             features: the workdir's `features` folder.
@@ -67,6 +81,7 @@ class EmbeddingStore:
             request: hash of the settings that led to the recipe (see `find`).
         """
         folder = features / modality / stable_hash(recipe)
+        end_compaction(folder)
         requests = [request]
         for other, known in cls.all(features, modality):
             if other.folder == folder:
@@ -79,7 +94,7 @@ class EmbeddingStore:
     @classmethod
     def all(cls, features: Path, modality: str) -> list[tuple["EmbeddingStore", list[str]]]:
         """Every store of a modality with the requests that led to it, by fingerprint."""
-        paths = sorted((features / modality).glob("*/recipe.json"))
+        paths = sorted((features / modality).glob("*/recipe.json"), key=str)
         records = [(path.parent, _read_recipe(path)) for path in paths]
         return [(cls(folder, record["recipe"]), record["requests"]) for folder, record in records]
 
@@ -99,31 +114,87 @@ class EmbeddingStore:
     def done(self) -> list[tuple[str, str]]:
         """(clip_id, source) of every embedding here, the newest part last."""
         done: list[tuple[str, str]] = []
-        for path in self._parts():
-            table = _read_part(path, ["clip_id", "source"], int(self.recipe["dim"]))
+        for _, table in self.batches([]):
             done += zip(table["clip_id"].to_pylist(), table["source"].to_pylist(), strict=True)
         return done
 
+    def iter_done(self) -> Iterator[pa.RecordBatch]:
+        """The same as a stream: place (see `batches`), clip_id, source."""
+        for place, table in self.batches([]):
+            for batch in table.combine_chunks().to_batches():
+                yield batch.add_column(0, "place", pa.array(np.arange(place, place + len(batch))))
+
+    def batches(self, columns: Sequence[str], parts: Sequence[Path] | None = None) -> Iterator[tuple[int, pa.Table]]:
+        """The rows of the parts, a row group at a time in memory, the newest last.
+
+        Args:
+            columns: beside clip_id and source.
+            parts: these alone; None takes all.
+        Yields:
+            (place of the first row, table). A row's place is its number among all the rows here: it holds for as long
+            as no part is written, and the newer of two rows has the higher one.
+        Raises:
+            PipelineError: a part that cannot be read; says which, and what to do.
+        """
+        place = 0
+        for path in self.parts() if parts is None else parts:
+            for table in _read_part(path, ["clip_id", "source", *columns], int(self.recipe["dim"])):
+                yield place, table
+                place += len(table)
+
+    def vectors(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """(place of the first row, (n, D) embeddings), a row group at a time."""
+        for place, table in self.batches(["embedding"]):
+            yield place, self.matrix(table)
+
+    def matrix(self, table: pa.Table) -> NDArray[np.float32]:
+        """(n, D) embeddings of a table with that column."""
+        column = table["embedding"].combine_chunks()
+        vectors: NDArray[np.float32] = column.flatten().to_numpy().reshape(len(table), int(self.recipe["dim"]))
+        return vectors
+
     def failures(self) -> dict[str, Failure]:
-        """The clips that failed, by clip_id."""
-        path = self.folder / "failures.csv"
-        if not path.exists():
-            return {}
-        try:
-            rows = read_records(path)
-            return {row["clip_id"]: Failure(**row) for row in rows}
-        except (OSError, ValueError, KeyError, TypeError) as error:  # of Failure: other columns
-            told = str(error) if isinstance(error, (OSError, ValueError)) else f"expected {', '.join(FAILURE_COLUMNS)}"
-            raise PipelineError(f"cannot read {path} ({told}); delete it to try again") from None
+        """The clips that failed, by clip_id; all of them in memory."""
+        found = (
+            zip(*(batch[name].to_pylist() for name in FAILURE_COLUMNS), strict=True) for batch in self.iter_failed()
+        )
+        return {row[0]: Failure(*row) for rows in found for row in rows}
+
+    def iter_failed(self, files: Sequence[Path] | None = None) -> Iterator[pa.RecordBatch]:
+        """The failures as a stream of FAILURE_COLUMNS, the newest of a clip last.
+
+        Args:
+            files: these alone; None takes all.
+        Raises:
+            PipelineError: a file that cannot be read; says which, and what to do.
+        """
+        for path in listed(self.folder, "fail*") if files is None else files:
+            if path.name == _FAILURES:
+                yield _failure_batch([astuple(failure) for failure in _read_failures(path)])
+            elif path.suffix == ".parquet":
+                for table in _row_groups(path, FAILURE_COLUMNS, _are_strings, "delete it to try again"):
+                    yield from table.combine_chunks().to_batches()
+
+    def add_failures(self, failures: Iterable[Failure]) -> None:
+        """Appends failures as a part of their own, so that the millionth costs what the first did.
+
+        `write_failures` and `compact` fold such parts together. The same failures added again replace themselves.
+        """
+        rows = [astuple(failure) for failure in failures]
+        if rows:
+            path = self.folder / f"failed-{stable_hash(rows, 20)}.parquet"
+            write_atomic(path, _as_parquet(pa.Table.from_batches([_failure_batch(rows)])))
 
     def write_failures(self, failures: Iterable[Failure]) -> None:
-        """Replaces failures.csv by these rows; none leaves no file."""
+        """Replaces failures.csv, and whatever was added, by these rows; none leaves no file."""
         rows = [astuple(failure) for failure in failures]
-        path = self.folder / "failures.csv"
-        if not rows:
+        path = self.folder / _FAILURES
+        if rows:
+            write_atomic(path, format_table(FAILURE_COLUMNS, rows))
+        else:
             path.unlink(missing_ok=True)
-            return
-        write_atomic(path, format_table(FAILURE_COLUMNS, rows))
+        for part in listed(self.folder, FAILED_PARTS):
+            part.unlink(missing_ok=True)
 
     def made_with(self) -> list[dict[str, Any]]:
         """What `add_made_with` was told, each once; [] of a store from before it was kept, or where it is not whole."""
@@ -145,24 +216,46 @@ class EmbeddingStore:
         Sequences become float16, or stay float32 where a value does not fit (see `as_float16`). For MOSI (2,199 clips
         of 4 s) that is 0.3 GB before compression: 8 frames of VGG16, 15 tokens of BERT and 26 steps of DAVEnet a clip.
         """
+        clip_ids = [e.clip_id for e in embeddings]
+        return self.write_rows(
+            clip_ids,
+            [sources[clip_id] for clip_id in clip_ids],
+            np.stack([e.vector for e in embeddings]),
+            [e.n_units for e in embeddings],
+            _sequences_column(embeddings, int(self.recipe["dim"])) if self.keeps_sequences else None,
+        )
+
+    def write_rows(
+        self,
+        clip_ids: Sequence[str],
+        sources: Sequence[str],
+        vectors: NDArray[np.float32],
+        n_units: Sequence[int],
+        sequences: pa.Array | None = None,
+    ) -> Path:
+        """The same from columns of n rows.
+
+        Args:
+            vectors: (n, D) float32.
+            n_units: what each was pooled from: frames, tokens, 10 ms of sound.
+            sequences: n lists of (T, D), where the recipe keeps them.
+        Raises:
+            ValueError: another D than the recipe's.
+        """
         dim = int(self.recipe["dim"])
-        vectors = np.stack([e.vector for e in embeddings])  # (n, D)
         if vectors.shape[1] != dim:
             raise ValueError(f"{self.folder}: expected {dim}-d embeddings, got {vectors.shape[1]}-d")
-        rows = [(e.clip_id, sources[e.clip_id]) for e in embeddings]
         columns = {
-            "clip_id": pa.array([clip_id for clip_id, _ in rows], pa.string()),
-            "source": pa.array([source for _, source in rows], pa.string()),
+            "clip_id": pa.array(clip_ids, pa.string()),
+            "source": pa.array(sources, pa.string()),
             "embedding": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim),
-            "n_units": pa.array([e.n_units for e in embeddings], pa.int32()),
+            "n_units": pa.array(n_units, pa.int32()),
         }
-        if self.keeps_sequences:
-            columns["sequence"] = _sequences_column(embeddings, dim)
-        buffer = io.BytesIO()
-        # Vectors hardly repeat a number: a dictionary of them is space spent.
-        pq.write_table(pa.table(columns), buffer, compression="zstd", use_dictionary=False)
+        if sequences is not None:
+            columns["sequence"] = sequences
+        rows = list(zip(clip_ids, sources, strict=True))
         path = self.folder / f"part-{stable_hash(rows, 20)}.parquet"
-        write_atomic(path, buffer.getvalue())
+        write_atomic(path, _as_parquet(pa.table(columns)))
         return path
 
     def read(self, sources: Mapping[str, str] | None = None) -> dict[str, NDArray[np.float32]]:
@@ -176,8 +269,8 @@ class EmbeddingStore:
             PipelineError: a part that cannot be read; says which, and what to do.
         """
         found: dict[str, NDArray[np.float32]] = {}
-        for kept, column in self._columns("embedding", sources):
-            vectors = column.flatten().to_numpy().reshape(len(column), int(self.recipe["dim"]))
+        for kept, table in self._wanted("embedding", sources):
+            vectors = self.matrix(table)
             found |= {clip_id: vectors[row] for row, clip_id in kept}
         return found
 
@@ -197,29 +290,98 @@ class EmbeddingStore:
         """The same one by one, a part at a time in memory; a clip that is here twice comes twice, the newest last."""
         if not self.keeps_sequences:
             raise PipelineError(f"{self.folder} holds no sequences; extract with extract.keep_sequence=true")
-        for kept, column in self._columns("sequence", sources):
+        for kept, table in self._wanted("sequence", sources):
+            column = table["sequence"].combine_chunks()
             offsets = column.offsets.to_numpy()
             steps = column.flatten().flatten().to_numpy().reshape(-1, int(self.recipe["dim"]))
             for row, clip_id in kept:
                 yield clip_id, steps[offsets[row] : offsets[row + 1]]
 
-    def _columns(
-        self, name: str, sources: Mapping[str, str] | None
-    ) -> Iterator[tuple[list[tuple[int, str]], pa.Array]]:
-        """One column of each part, with the (row, clip_id) of the wanted clips in it."""
-        for path in self._parts():
-            table = _read_part(path, ["clip_id", "source", name], int(self.recipe["dim"])).combine_chunks()
+    def _wanted(
+        self, column: str, sources: Mapping[str, str] | None
+    ) -> Iterator[tuple[list[tuple[int, str]], pa.Table]]:
+        """The row groups with one column, and the (row, clip_id) of the wanted clips in each."""
+        for _, table in self.batches([column]):
             keys = zip(table["clip_id"].to_pylist(), table["source"].to_pylist(), strict=True)
             kept = [
                 (row, clip_id)
                 for row, (clip_id, source) in enumerate(keys)
                 if sources is None or sources.get(clip_id) == source
             ]
-            yield kept, table[name].combine_chunks()
+            yield kept, table
 
-    def _parts(self) -> list[Path]:
-        """The parts, the newest last."""
-        return sorted(self.folder.glob("part-*.parquet"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+    def parts(self) -> list[Path]:
+        """The parts, the newest last; while a compaction is under way, those that count."""
+        compaction = read_compaction(self.folder)
+        return [path for path in listed(self.folder, PARTS) if path.name not in compaction.void()]
+
+
+PartName = Annotated[str, StringConstraints(pattern=r"^part-[0-9a-f]+\.parquet$")]  # no path out of the folder
+
+
+class Compaction(Shape):
+    """What compaction.json holds: parts that stand for others. Until `committed` the others count, then the new ones.
+
+    One small file turns many parts into few at once: whoever reads the folder, at any moment and after any crash,
+    finds every row once.
+    """
+
+    parts: list[PartName]
+    replaces: list[PartName]
+    committed: bool
+
+    def void(self) -> list[PartName]:
+        """Names of the parts that do not count."""
+        return self.replaces if self.committed else self.parts
+
+
+def read_compaction(folder: Path) -> Compaction:
+    """What was begun in this folder and not ended; without any parts where nothing was.
+
+    Raises:
+        PipelineError: it is not whole.
+    """
+    path = folder / COMPACTION
+    try:
+        return Compaction(**read_record(path, Compaction))
+    except FileNotFoundError:
+        return Compaction(parts=[], replaces=[], committed=False)
+    except (OSError, ValueError) as error:
+        raise PipelineError(
+            f"cannot read {path} ({error}); bring it back, or delete {folder} and extract again"
+        ) from None
+
+
+def write_compaction(folder: Path, compaction: Compaction) -> None:
+    """Replaces compaction.json, whole."""
+    write_atomic(folder / COMPACTION, compaction.model_dump_json(indent=2) + "\n")
+
+
+def end_compaction(folder: Path) -> None:
+    """Deletes the parts that do not count and then what says so; does nothing where no compaction is under way."""
+    void = read_compaction(folder).void()
+    for name in void:
+        (folder / name).unlink(missing_ok=True)
+    if void:
+        (folder / COMPACTION).unlink(missing_ok=True)
+
+
+def _as_parquet(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, **PARQUET)
+    return buffer.getvalue()
+
+
+def _failure_batch(rows: Sequence[tuple[str, ...]]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist([dict(zip(FAILURE_COLUMNS, row, strict=True)) for row in rows], FAILED_SCHEMA)
+
+
+def _read_failures(path: Path) -> list[Failure]:
+    try:
+        return [Failure(**row) for row in read_records(path)]
+    except (OSError, ValueError, KeyError, TypeError) as error:  # of Failure: other columns
+        told = str(error) if isinstance(error, (OSError, ValueError)) else f"expected {', '.join(FAILURE_COLUMNS)}"
+        raise PipelineError(f"cannot read {path} ({told}); delete it to try again") from None
 
 
 def _sequences_column(embeddings: Iterable[Embedding], dim: int) -> pa.Array:
@@ -256,7 +418,9 @@ def _read_recipe(path: Path) -> dict[str, Any]:
 def _is_as_written(name: str, column: pa.ChunkedArray, dim: int) -> bool:
     """Whether a column is of the type that `write_part` gives it, without gaps and with finite numbers."""
     if name in ("clip_id", "source"):
-        return bool(column.type == pa.string() and not column.null_count)
+        return _are_strings(name, column)
+    if name == "n_units":
+        return bool(column.type == pa.int32() and not column.null_count)
     steps = [pa.list_(kind(), dim) for kind in (pa.float32, pa.float16)]
     if column.type not in (steps[:1] if name == "embedding" else [pa.list_(step) for step in steps]):
         return False
@@ -270,16 +434,33 @@ def _is_as_written(name: str, column: pa.ChunkedArray, dim: int) -> bool:
     return True
 
 
-def _read_part(path: Path, columns: list[str], dim: int) -> pa.Table:
-    """Not by `pq.read_table`: that imports `pyarrow.dataset`, and pandas with it, which takes longer than all parts."""
+def _are_strings(name: str, column: pa.ChunkedArray) -> bool:
+    return bool(column.type == pa.string() and not column.null_count)
+
+
+def _read_part(path: Path, columns: Sequence[str], dim: int) -> Iterator[pa.Table]:
+    def as_written(name: str, column: pa.ChunkedArray) -> bool:
+        return _is_as_written(name, column, dim)
+
+    return _row_groups(path, columns, as_written, "delete this file and extract again")
+
+
+def _row_groups(
+    path: Path, columns: Sequence[str], as_written: Callable[[str, pa.ChunkedArray], bool], what_to_do: str
+) -> Iterator[pa.Table]:
+    """The columns of a file, a row group at a time.
+
+    Not by `pq.read_table`: that imports `pyarrow.dataset`, and pandas with it, which takes longer than all parts.
+    """
     try:
-        with pq.ParquetFile(path) as file:
-            # Without threads, as a part is small; and a column that is not there is left out, so `select` looks.
-            table = file.read(columns, use_threads=False).select(columns)
-        for name in columns:
-            if not _is_as_written(name, table[name], dim):
-                raise ValueError(f"its column {name} is not as it was written: {table[name].type}")
-        return table
+        with path.open("rb") as opened, pq.ParquetFile(opened) as file:
+            for group in range(file.num_row_groups):
+                # Without threads, as a part is small; and a column that is not there is left out, so `select` looks.
+                table = file.read_row_group(group, list(columns), use_threads=False).select(list(columns))
+                for name in columns:
+                    if not as_written(name, table[name]):
+                        raise ValueError(f"its column {name} is not as it was written: {table[name].type}")
+                yield table
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise PipelineError(f"cannot read {path} ({reason}); delete this file and extract again") from None
+        raise PipelineError(f"cannot read {path} ({reason}); {what_to_do}") from None

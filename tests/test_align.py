@@ -1,12 +1,14 @@
 """Views: rows aligned by clip, read from each layout, and refused with a reason."""
 
+import hashlib
 import json
 
 import numpy as np
 import pytest
 
 from extractors.base import Embedding
-from pipeline.align import align, read_views
+from pipeline import align as module
+from pipeline.align import Views, align, iter_clip_ids, read_views
 from pipeline.errors import PipelineError
 from pipeline.store import EmbeddingStore
 
@@ -100,3 +102,42 @@ def test_a_torn_array_and_a_missing_folder_are_refused(tmp_path):
         read_views(tmp_path)
     with pytest.raises(PipelineError, match="no such folder"):
         read_views(tmp_path / "nowhere")
+
+
+def test_arrays_of_a_folder_are_mapped_and_not_read(tmp_path):
+    np.save(tmp_path / "text.npy", np.ones((4, 2), np.float32))
+    np.save(tmp_path / "audio.npy", np.ones((4, 2)))  # of another type: converted, so in memory
+    arrays = read_views(tmp_path).arrays
+    assert isinstance(arrays["text"], np.memmap)
+    assert not arrays["text"].flags.writeable
+    assert arrays["audio"].dtype == np.float32
+    np.save(tmp_path / "text.npy", np.ones((0, 2), np.float32))
+    (tmp_path / "audio.npy").unlink()
+    assert read_views(tmp_path).arrays["text"].shape == (0, 2)
+
+
+def test_what_goes_block_by_block_is_the_same_as_at_once(tmp_path, monkeypatch):
+    array = np.random.default_rng(0).normal(size=(25, 3)).astype(np.float32)
+    array[[3, 20]] = np.nan
+    np.save(tmp_path / "text.npy", array)
+    ids = [f'clip "{n}" ü\n' for n in range(25)]
+    (tmp_path / "clip_ids.json").write_text(json.dumps(ids, ensure_ascii=False), encoding="utf-8")
+    monkeypatch.setattr(module, "ROWS", 7)
+    views = read_views(tmp_path)
+    digest = hashlib.sha256(json.dumps([ids, ["text"]]).encode() + array.tobytes()).hexdigest()
+    assert views.digest() == Views(ids, {"text": array}).digest() == digest
+    assert np.flatnonzero(~views.complete()).tolist() == [3, 20]
+    assert list(iter_clip_ids(tmp_path)) == ids
+    assert Views([], {}).digest() == hashlib.sha256(b"[[], []]").hexdigest()
+
+
+def test_all_clips_are_taken_without_a_copy():
+    views = Views(["a"], {"text": np.ones((1, 2), np.float32)})
+    assert views.take(np.array([True])) is views
+
+
+@pytest.mark.parametrize("text", ["", '["a", "b', '{"a": "b"}', '["a", 3]', "[3]"])
+def test_ids_that_are_no_list_of_strings_are_refused(tmp_path, text):
+    (tmp_path / "clip_ids.json").write_text(text)
+    with pytest.raises(PipelineError, match=r"cannot read .*clip_ids.json: expected a list of strings"):
+        list(iter_clip_ids(tmp_path))

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extractors.clip import Clip
@@ -16,6 +16,8 @@ from pipeline.corpora.mmsa import read_mmsa
 from pipeline.errors import PipelineError
 from pipeline.files import TEMPORARY_PREFIX, check_writable, write_atomic
 from pipeline.manifest import (
+    corpus_root,
+    iter_manifest,
     read_labels,
     read_manifest,
     to_clip,
@@ -40,6 +42,7 @@ clips = st.builds(
 )
 
 
+@settings(deadline=None)  # a disk that others use too
 @given(st.lists(clips, unique_by=lambda clip: clip.clip_id))
 def test_the_manifest_comes_back_as_it_was(rows: list[CorpusClip]) -> None:
     with TemporaryDirectory() as folder:
@@ -243,3 +246,26 @@ def test_a_folder_is_tried_before_it_is_needed(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(PipelineError, match="cannot write in .*file: .*; choose a folder that may be written"):
         check_writable(tmp_path / "file")
+
+
+def test_clips_come_one_by_one_too(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.jsonl"
+    write_manifest(path, CLIPS)
+    path.write_bytes(path.read_bytes() + b"{")
+    clips = iter_manifest(path)
+    assert [next(clips), next(clips)] == CLIPS
+    with pytest.raises(PipelineError, match="manifest.jsonl:3: not a clip"):
+        next(clips)
+    with pytest.raises(PipelineError, match="no .*manifest.jsonl; run prepare first"):
+        next(iter_manifest(tmp_path / "nowhere" / "manifest.jsonl"))
+
+
+def test_the_corpus_root_is_what_prepare_wrote(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="no manifest in .*; run `prepare` or `extract` first"):
+        corpus_root(tmp_path)
+    (tmp_path / "corpus.json").write_text(json.dumps({"root": "/clips"}))
+    assert corpus_root(tmp_path) == Path("/clips")
+    for text in ("{", "{}", '{"root": 3}'):
+        (tmp_path / "corpus.json").write_text(text)
+        with pytest.raises(PipelineError, match="cannot read .*corpus.json .*; run `prepare` again"):
+            corpus_root(tmp_path)

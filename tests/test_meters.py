@@ -10,7 +10,8 @@ from corpus_factory import SMALL_ENCODERS, write_folder_corpus
 from extractors.clip import Clip
 from pipeline import console, hardware
 from pipeline.config import load_settings
-from pipeline.extract import _chunks, extract
+from pipeline.engines.jobs import chunks_of
+from pipeline.extract import extract
 from pipeline.meters import meters
 from pipeline.prepare import manifest_of, prepare
 
@@ -21,12 +22,12 @@ def jobs_of(*pending: str) -> list:
 
 def test_chunks_grow_to_their_size_and_always_hold_the_same_clips():
     clips = [Clip(f"c{i:02d}", "x.mp4") for i in range(40)]
-    every = _chunks(clips, jobs_of(*(clip.clip_id for clip in clips)), first=1, size=8)
+    every = chunks_of(clips, jobs_of(*(clip.clip_id for clip in clips)), first=1, size=8)
     assert [len(chunk) for chunk in every] == [1, 2, 4, 8, 8, 8, 8, 1]
     assert [clip for chunk in every for clip in chunk] == clips
-    some = _chunks(clips, jobs_of("c05", "c30"), first=1, size=8)
+    some = chunks_of(clips, jobs_of("c05", "c30"), first=1, size=8)
     assert some == [every[2], every[5]]
-    assert [len(chunk) for chunk in _chunks(clips, jobs_of("c00"), first=1024, size=1024)] == [40]
+    assert [len(chunk) for chunk in chunks_of(clips, jobs_of("c00"), first=1024, size=1024)] == [40]
 
 
 def test_each_modality_has_its_pace_its_failures_and_its_own_clock(capsys, monkeypatch):

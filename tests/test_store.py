@@ -150,6 +150,41 @@ def test_failures_are_rows(store):
     assert store.failures() == {}
 
 
+def test_added_failures_are_read_beside_the_file_and_folded_into_it(store):
+    first, second, later = (Failure(i, "read", "undecodable", m, "1") for i, m in (("a", "x"), ("b", "y"), ("a", "z")))
+    store.write_failures([first])
+    for _ in range(2):
+        store.add_failures([second])
+    store.add_failures([later])
+    store.add_failures([])
+    assert len(list(store.folder.glob("failed-*.parquet"))) == 2
+    assert store.failures() == {"a": later, "b": second}
+    store.write_failures(store.failures().values())
+    assert not list(store.folder.glob("failed-*.parquet"))
+    assert store.failures() == {"a": later, "b": second}
+
+
+def test_torn_added_failures_are_refused_by_name(store):
+    store.add_failures([Failure("a", "read", "undecodable", "x", "1")])
+    path = next(store.folder.glob("failed-*"))
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(PipelineError, match=rf"cannot read .*{path.name} .*; delete it to try again"):
+        store.failures()
+
+
+def test_rows_come_with_their_places_a_row_group_at_a_time(store):
+    path = store.write_part([embedding(str(n), n) for n in range(10)], {str(n): "s" for n in range(10)})
+    pq.write_table(pq.read_table(path), path, row_group_size=4)
+    store.write_part([embedding("9", 90)], {"9": "newer"})
+    blocks = list(store.vectors())
+    assert [(place, len(block)) for place, block in blocks] == [(0, 4), (4, 4), (8, 2), (10, 1)]
+    assert np.concatenate([block[:, 0] for _, block in blocks]).tolist() == [*range(10), 90]
+    keys = [row for batch in store.iter_done() for row in batch.to_pylist()]
+    assert [row["place"] for row in keys] == list(range(11))
+    assert keys[-1] == {"place": 10, "clip_id": "9", "source": "newer"}
+    assert store.read()["9"][0] == 90
+
+
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
 def test_a_torn_part_is_refused_by_name(store, keep):
     path = store.write_part([embedding("a")], {"a": "1"})

@@ -311,19 +311,19 @@ def test_posteriors_are_distributions_and_missing_where_the_view_is() -> None:
 def test_chunks_and_the_order_of_a_dict_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model, views = model_of()
     fused, alone = model.posteriors(views)
-    votes = model.restart_labels(views)
+    votes = model.said(views)[2]
     monkeypatch.setattr(model_module, "CHUNK", 7)
     for given_views in (views, dict(reversed(views.items()))):
         again, again_alone = model.posteriors(given_views)
         assert torch.allclose(again, fused, rtol=0, atol=1e-12)
         for name, values in alone.items():
             assert torch.allclose(again_alone[name], values, rtol=0, atol=1e-12, equal_nan=True)
-        assert torch.equal(model.restart_labels(given_views), votes)
+        assert torch.equal(model.said(given_views)[2], votes)
 
 
 def test_restart_labels_are_in_the_numbers_of_the_consensus() -> None:
     model, views = model_of()
-    votes = model.restart_labels(views)
+    votes = model.said(views)[2]
     assert votes.shape == (3, 30)
     for restart in range(3):
         single = TwinModel(
@@ -331,7 +331,7 @@ def test_restart_labels_are_in_the_numbers_of_the_consensus() -> None:
             model.net.take([restart]),
         )
         single.columns.copy_(model.columns[restart : restart + 1])
-        assert torch.equal(single.restart_labels(views)[0], votes[restart])
+        assert torch.equal(single.said(views)[2][0], votes[restart])
         assert torch.equal(single.posteriors(views)[0].argmax(1), votes[restart])
 
 

@@ -9,6 +9,7 @@ from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 from twin_factory import TERMS, WEIGHTS, net_of, randn
 
+from tib.twin.blocks import Block, Window
 from tib.twin.model import restart_posteriors
 from tib.twin.net import TwinNet
 from tib.twin.objective import Weights
@@ -32,7 +33,8 @@ def data_of(restarts: int = 2, n_each: int = 30, missing: float = 0.0) -> tuple[
     partitions = torch.full((restarts, len(clusters)), -1).scatter(
         1, bags, clusters.expand(restarts, -1).gather(1, bags)
     )
-    return Data(views, present, neighbours, bags, partitions, bool(present.all())), clusters.numpy()
+    window = Window([Block(views, present, neighbours)], restarts)
+    return Data(window, bags, partitions, bool(present.all())), clusters.numpy()
 
 
 def test_an_epoch_visits_every_clip_of_the_bag_once() -> None:
@@ -49,7 +51,7 @@ def test_an_epoch_visits_every_clip_of_the_bag_once() -> None:
 def test_the_second_half_of_a_batch_are_neighbours_in_the_bag() -> None:
     data, _ = data_of(restarts=3)
     lonely = int(data.bags[0, 0])
-    data.neighbours[lonely] = torch.tensor([i for i in range(90) if i not in data.bags[0].tolist()][:6])
+    data.window.neighbours[lonely] = torch.tensor([i for i in range(90) if i not in data.bags[0].tolist()][:6])
     anchors = _Anchors(data, 20, torch.Generator().manual_seed(0))
     seen: set[tuple[int, int]] = set()
     for _ in range(100):
@@ -58,7 +60,7 @@ def test_the_second_half_of_a_batch_are_neighbours_in_the_bag() -> None:
         for restart, bag in enumerate(data.bags.tolist()):
             assert set(rows[restart].tolist()) <= set(bag)
             for anchor, other in zip(*rows[restart].view(2, 20).tolist(), strict=True):
-                some = set(data.neighbours[anchor].tolist()) & set(bag)
+                some = set(data.window.neighbours[anchor].tolist()) & set(bag)
                 assert other in some or (other == anchor and not some)
                 seen.add((restart, anchor))
                 if anchor != lonely and restart == 1:
@@ -199,11 +201,12 @@ def test_training_lowers_the_loss_and_finds_planted_clusters(missing: float) -> 
     warm = curves["partition"][:, 0].isfinite().sum()
     assert (curves["partition"][warm - 1] < 0.5 * curves["partition"][0]).all()
     assert (curves["loss"][-5:].mean(0) < curves["loss"][warm : warm + 5].mean(0)).all()
-    net.keep_moments(data.views)
-    fused, alone = restart_posteriors(net, data.views, data.present)
+    window = data.window
+    net.keep_moments(window.views)
+    fused, alone = restart_posteriors(net, window.views, window.present)
     for restart in range(2):
         assert adjusted_rand_score(clusters, fused[restart].argmax(-1)) > 0.95
-        for modality, have in enumerate(data.present):
+        for modality, have in enumerate(window.present):
             found = alone[restart, modality].argmax(-1)
             assert adjusted_rand_score(clusters[have.numpy()], found[have]) > 0.9
 

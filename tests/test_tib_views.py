@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 from scipy import sparse
 
 from tib import MultiView
-from tib.views import check_n_clusters, check_trainable, check_views, warn_of_constant_views
+from tib import views as views_module
+from tib.views import View, check_n_clusters, check_trainable, check_views, warn_of_constant_views
 
 NAMES = ("text", "visual", "audio")
 ARRAY = np.array([[1.0, 2.0], [3.0, 0.0], [5.0, 6.0]])
@@ -65,7 +67,11 @@ KINDS: dict[str, Callable[[np.ndarray], Any]] = {
 
 def check(first: Any, **options: Any) -> np.ndarray:
     settings: dict[str, Any] = {"list_names": NAMES, "dtype": "float64", "may_miss": True, **options}
-    return check_views({"text": first, "visual": ARRAY}, **settings)["text"]
+    return check_views({"text": first, "visual": ARRAY}, **settings)["text"][:]
+
+
+def checked(views: dict[str, np.ndarray]) -> dict[str, View]:
+    return {name: View(name, view, "float64", may_miss=True) for name, view in views.items()}
 
 
 def refused(error: type[Exception], message: str, views: Any, **options: Any) -> None:
@@ -78,10 +84,10 @@ def refused(error: type[Exception], message: str, views: Any, **options: Any) ->
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_kinds_of_arrays(kind: str, dtype: str) -> None:
-    checked = check(KINDS[kind](ARRAY), dtype=dtype)
-    assert type(checked) is np.ndarray
-    assert checked.dtype == dtype
-    assert checked.tolist() == ARRAY.tolist()
+    rows = check(KINDS[kind](ARRAY), dtype=dtype)
+    assert type(rows) is np.ndarray
+    assert rows.dtype == dtype
+    assert rows.tolist() == ARRAY.tolist()
 
 
 def test_truth_values_are_numbers() -> None:
@@ -100,22 +106,82 @@ def test_truth_values_are_numbers() -> None:
     ids=["list", "pandas", "pandas of its own types", "polars"],
 )
 def test_what_each_library_calls_missing_is_missing(make: Callable[[], Any]) -> None:
-    checked = check(make())
-    assert np.isnan(checked[1]).all()
-    assert checked[[0, 2]].tolist() == [[1, 2], [5, 6]]
+    rows = check(make())
+    assert np.isnan(rows[1]).all()
+    assert rows[[0, 2]].tolist() == [[1, 2], [5, 6]]
 
 
-def test_the_result_is_a_copy() -> None:
+def test_the_rows_read_are_a_copy() -> None:
     mine = ARRAY.copy()
-    checked = check(mine)
-    checked[0] = 7
+    rows = check(mine)
+    rows[0] = 7
     assert mine.tolist() == ARRAY.tolist()
+
+
+class Rows:
+    """A file's array as HDF5 and Zarr libraries have it: rows in ascending order, never all at once."""
+
+    def __init__(self, values: np.ndarray, most: int) -> None:
+        self.values, self.most = values, most
+        self.shape, self.dtype, self.ndim = values.shape, values.dtype, 2
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        chosen = self.values[rows]
+        assert len(chosen) <= self.most
+        assert isinstance(rows, slice) or (np.diff(rows) > 0).all()
+        return chosen
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        raise AssertionError("converted as a whole")
+
+
+def holed(n_clips: int) -> np.ndarray:
+    view = np.random.default_rng(0).normal(size=(n_clips, 3))
+    view[::5], view[7, 1] = NAN, NAN
+    return view
+
+
+def test_a_files_array_is_read_by_rows_and_never_converted_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views_module, "CHUNK_VALUES", 12)  # chunks of 4 clips
+    expected = holed(22)
+    np.save(tmp_path / "view.npy", expected)
+    for source in (Rows(expected, 4), np.load(tmp_path / "view.npy", mmap_mode="r")):
+        with pytest.warns(UserWarning, match=r"view 'text' holds NaN beside numbers in 1 row\(s\), first in row 7;"):
+            view = check_views(
+                {"text": source, "visual": np.ones((22, 1))}, list_names=None, dtype="float32", may_miss=True
+            )["text"]
+        assert np.array_equal(view.present, np.isfinite(expected).all(axis=1))
+        assert not view.constant
+        assert [(rows.start, rows.stop) for rows in view.chunks()] == [
+            (0, 4), (4, 8), (8, 12), (12, 16), (16, 20), (20, 22)
+        ]  # fmt: skip
+        for rows in (slice(5, 8), np.array([1, 7, 21])):
+            kept = np.where(view.present[rows, None], expected[rows], NAN).astype(np.float32)
+            assert np.array_equal(view[rows], kept, equal_nan=True)
+
+
+def test_what_is_wrong_is_found_in_any_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views_module, "CHUNK_VALUES", 4)
+    bad = np.arange(20.0).reshape(10, 2)
+    bad[5, 0] = bad[9, 1] = np.inf
+    refused(ValueError, r"'text' holds Inf \(as float64\) in 2 row\(s\), first in row 5;", [bad] * 3)
+    bad[5, 0] = bad[9, 1] = NAN
+    refused(ValueError, r"'text' holds NaN in 2 row\(s\), first in row 5;", [bad] * 3, may_miss=False)
+    equal = np.ones((10, 2))
+    assert View("text", equal, "float64", may_miss=True).constant
+    equal[9, 1] = 2
+    assert not View("text", equal, "float64", may_miss=True).constant
 
 
 def test_a_list_gets_the_names_in_order_and_a_dict_keeps_its_own() -> None:
     views, options = [ARRAY, ARRAY + 1, ARRAY + 2], {"dtype": "float64", "may_miss": True}
     assert list(check_views(views, list_names=NAMES, **options)) == list(NAMES)
-    assert check_views(views, list_names=NAMES, **options)["audio"][0, 0] == 3
+    assert check_views(views, list_names=NAMES, **options)["audio"][:][0, 0] == 3
     assert list(check_views(views[:2], list_names=None, **options)) == ["view_0", "view_1"]
     assert list(check_views({"b": ARRAY, "a": ARRAY}, list_names=NAMES, **options)) == ["b", "a"]
 
@@ -173,14 +239,14 @@ def test_a_number_too_large_for_float32_is_refused_without_a_numpy_warning() -> 
 def test_a_row_of_nan_is_a_clip_without_the_view() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        checked = check([[1, 2], [NAN, NAN], [5, 6]])
-    assert np.isnan(checked).all(axis=1).tolist() == [False, True, False]
+        rows = check([[1, 2], [NAN, NAN], [5, 6]])
+    assert np.isnan(rows).all(axis=1).tolist() == [False, True, False]
 
 
 def test_a_row_that_is_nan_in_part_is_warned_of_and_taken_as_missing() -> None:
     with pytest.warns(UserWarning, match=r"view 'text' holds NaN beside numbers in 2 row\(s\), first in row 1; .*fill"):
-        checked = check([[1, 2], [NAN, 0], [5, NAN]])
-    assert np.isnan(checked).tolist() == [[False, False], [True, True], [True, True]]
+        rows = check([[1, 2], [NAN, 0], [5, NAN]])
+    assert np.isnan(rows).tolist() == [[False, False], [True, True], [True, True]]
 
 
 def test_nan_is_refused_where_nothing_may_miss() -> None:
@@ -230,14 +296,14 @@ def test_one_view_of_a_list_of_any_number() -> None:
 
 
 def test_a_view_no_clip_has() -> None:
-    check_trainable({"text": np.array([[NAN], [1.0], [1.0]]), "audio": ARRAY})
+    check_trainable(checked({"text": np.array([[NAN], [1.0], [1.0]]), "audio": ARRAY}))
     with pytest.raises(ValueError, match=r"view 'audio' is missing for every clip \(all NaN\); leave it out"):
-        check_trainable({"text": ARRAY, "audio": np.full((3, 2), NAN)})
+        check_trainable(checked({"text": ARRAY, "audio": np.full((3, 2), NAN)}))
 
 
 def test_views_that_no_clip_has_two_of() -> None:
     with pytest.raises(ValueError, match="no clip has two of the views: .* cluster each view by itself"):
-        check_trainable({"text": np.array([[NAN], [1.0], [1.0]]), "audio": np.array([[1.0], [NAN], [NAN]])})
+        check_trainable(checked({"text": np.array([[NAN], [1.0], [1.0]]), "audio": np.array([[1.0], [NAN], [NAN]])}))
 
 
 def test_more_clusters_than_clips() -> None:
@@ -251,10 +317,10 @@ def test_more_clusters_than_clips() -> None:
 def test_a_view_of_equal_rows_is_warned_of_and_a_constant_column_is_not() -> None:
     for equal in (np.ones((3, 2)), np.array([[1.0, 2.0], [NAN, NAN], [1.0, 2.0]])):
         with pytest.warns(UserWarning, match=r"view 'visual' is the same for every clip"):
-            warn_of_constant_views({"text": ARRAY, "visual": equal})
+            warn_of_constant_views(checked({"text": ARRAY, "visual": equal}))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_of_constant_views({"text": np.array([[1.0, 0.0], [1.0, 1.0]]), "one clip": ARRAY[:1]})
+        warn_of_constant_views(checked({"text": np.array([[1.0, 0.0], [1.0, 1.0]]), "one clip": ARRAY[:1]}))
 
 
 # ------------------------------------------------------------------------------------------- MultiView
@@ -282,7 +348,8 @@ def test_rows_are_chosen_of_all_views_and_ids() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_can_be_chosen_of_every_kind(kind: str) -> None:
     chosen = MultiView({"text": KINDS[kind](ARRAY), "visual": ARRAY})[np.array([2, 0])]
-    assert check_views(chosen, list_names=None, dtype="float64", may_miss=True)["text"].tolist() == [[5, 6], [1, 2]]
+    text = check_views(chosen, list_names=None, dtype="float64", may_miss=True)["text"]
+    assert text[:].tolist() == [[5, 6], [1, 2]]
 
 
 @pytest.mark.parametrize(

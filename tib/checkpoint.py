@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+
+from tib.views import View
 
 EVERY_S = 30.0
-FORMAT_VERSION = 1  # of the state; one of another version is not gone on from
+FORMAT_VERSION = 2  # of the state; one of another version is not gone on from
 
 
 class Checkpoint:
@@ -63,14 +64,15 @@ class Checkpoint:
         return dict(state) if made_of == self.made_of else None
 
 
-def fingerprint(settings: Mapping[str, Any], seed: int, arrays: Mapping[str, NDArray[Any]]) -> str:
+def fingerprint(settings: Mapping[str, Any], seed: int, views: Mapping[str, View]) -> str:
     """Of all that decides what a fit comes to on one machine."""
     digest = hashlib.sha256(
         json.dumps([FORMAT_VERSION, dict(settings), seed, torch.__version__], sort_keys=True).encode()
     )
-    for name, array in arrays.items():
-        digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+    for name, view in views.items():
+        digest.update(f"{name} {view.dtype} {view.shape}".encode())
+        for rows in view.chunks():
+            digest.update(np.ascontiguousarray(view[rows]).data)
     return digest.hexdigest()
 
 

@@ -42,6 +42,7 @@ class Settings:
     complementarity_weight: float
     neighbour_share: float
     balance: float
+    joint_momentum: float
     early_stop: bool
     random_state: int | None
     device: str
@@ -74,6 +75,7 @@ class Settings:
             raise ValueError("consistency_weight and fusion_weight are both 0: nothing would make clusters; keep one")
         _check_number("neighbour_share", self.neighbour_share, positive=False, at_most=1.0)
         _check_number("balance", self.balance, positive=False)
+        _check_number("joint_momentum", self.joint_momentum, positive=False, at_most=0.999)
         _check_choice("schedule", self.schedule, SCHEDULES)
         _check_choice("dtype", self.dtype, tuple(DTYPES))
         if not isinstance(self.early_stop, bool | np.bool_):

@@ -1,7 +1,7 @@
 """The estimator: scikit-learn's contract over views instead of one matrix, and without any labels."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Self
@@ -17,11 +17,23 @@ from torch import Tensor
 from tib import reference, twin
 from tib.checkpoint import Checkpoint, fingerprint
 from tib.config import DTYPES, Settings, resolve_device
-from tib.losses import mutual_information
+from tib.group import Group
+from tib.losses import joint_information, normalised_joint
 from tib.persistence import read_model, write_model
 from tib.result import Fitted, OnStep, Outcome
-from tib.views import MultiView, Views, check_n_clusters, check_trainable, check_views, warn_of_constant_views
+from tib.views import (
+    MultiView,
+    View,
+    Views,
+    as_tensors,
+    check_n_clusters,
+    check_trainable,
+    check_views,
+    row_slices,
+    warn_of_constant_views,
+)
 
+CHUNK = 4096  # clips that posteriors are made of at a time
 OBJECTIVES: dict[str, Any] = {"tib": twin, "reference": reference}
 
 
@@ -37,7 +49,8 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
             learning_rate, superfluous_weight, random_state, device and dtype.
         restarts: independent networks, trained side by side. None: 12, of which the consensus is the result
             (tib); 1 (reference, where the lowest loss of several is kept).
-        epochs: passes over a restart's clips. None: 15 and at least 150 steps (tib); 500 (reference).
+        epochs: passes over a restart's clips. None: 15, at least 150 steps and at most 2000, which do not see all of
+            more than 19,000 clips 15 times, nor of more than 280,000 once (tib); 500 (reference).
         batch_size: anchors of a step, each with a neighbour beside it. None: 128, and at least 16 a cluster.
         learning_rate: Adam's; of the whole method at its height, from where it falls to 0. None: 0.01 (tib),
             0.05 (reference).
@@ -54,6 +67,8 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
             one; 0 pairs a clip with itself alone.
         balance: of the clusters' entropy in both mutual informations: 1 is mutual information, less lets clusters be
             more unequal or die.
+        joint_momentum: of the running mean over batches that both mutual informations are of, from 0, the batch alone,
+            to below 1, in the limit all clips: for batches that are small for K (benchmarks/scale_tib.py).
         early_stop: end a stage when the clusters have settled.
         random_state: the seed. The same gives the same result to the bit on one machine with one number of threads;
             in the reference, restart r is the run with random_state + r. None draws one, kept as `seed_`.
@@ -61,6 +76,15 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         dtype: "float32" or "float64", of parameters and views.
 
     A weight of 0 leaves its term out.
+
+    Clips that are too many for memory (tib): views may be files' arrays, np.load(path, mmap_mode="r"). They are read by
+    rows, in random blocks of 6000 clips that are each other's neighbours; each restart goes through the blocks in its
+    own order, and one block a restart, 12 at most, is in memory. Restarts that follow a partition stay where it was
+    cut. Features' scales and directions are learned from 12,000 clips. What a fit keeps of all clips is the attributes.
+
+    Under torchrun, with torch.distributed initialised, the processes train one model together (tib), each on its share
+    of the anchors of every batch: call `fit` in all of them with the same views and settings, on machines alike. The
+    first one calls `on_step` and writes the checkpoint; all end with the same model.
 
     Attributes:
         labels_: (N,) int64, each clip's cluster, 0 to K - 1.
@@ -75,7 +99,8 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         stability_: "graph", "free", "anchored" -> mean ARI between clusters from other bags of clips, as far as
             measured; {} for one restart.
         restart_losses_: (R,) float64, the final loss of each restart that stayed finite.
-        restart_labels_: (R, N) int64, each restart's clusters: matched to labels_ (tib), unrelated (reference).
+        restart_labels_: (R, N) int16 (int32 for more than 32,768 clusters), each restart's clusters: matched to
+            labels_ (tib), unrelated (reference).
         history_: a dict a step: step (from 1), the terms, and their weighted sum, loss; nats, lower is better, what
             is maximised has a minus sign. Mean over restarts (tib), or of the restart kept (reference).
         n_features_in_: name -> D.
@@ -102,6 +127,7 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         complementarity_weight: float = 0.01,
         neighbour_share: float = 0.5,
         balance: float = 1.0,
+        joint_momentum: float = 0.0,
         early_stop: bool = False,
         random_state: int | None = None,
         device: str = "auto",
@@ -122,6 +148,7 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         self.complementarity_weight = complementarity_weight
         self.neighbour_share = neighbour_share
         self.balance = balance
+        self.joint_momentum = joint_momentum
         self.early_stop = early_stop
         self.random_state = random_state
         self.device = device
@@ -141,6 +168,7 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
             views: name -> (N, D_m), rows aligned by clip; a list is named view_0, view_1, ... (reference: text,
                 visual, audio). A row of NaN is a clip without that modality (tib only).
             ignored: nothing; scikit-learn's Pipeline passes a None here.
+                They are read when they are needed: leave them as they are until `fit` returns.
             on_step: called after each step, to show progress or to score with labels that stay outside.
             checkpoint: a file that is written every half minute and deleted at the end. Where it is there, of these
                 views and settings, the fit goes on from it, to the result that it would have come to; that needs a
@@ -154,34 +182,38 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
             raise TypeError("TIB takes no labels: fit(views); score its labels_ outside, with labels it never saw")
         settings = Settings.of(self.get_params())
         module = OBJECTIVES[settings.objective]
-        arrays = self._checked(views, settings.objective)
-        dims = {name: array.shape[1] for name, array in arrays.items()}
-        check_trainable(arrays)
-        n_clips = len(next(iter(arrays.values())))
+        checked = self._checked(views, settings.objective)
+        dims = {name: view.shape[1] for name, view in checked.items()}
+        check_trainable(checked)
+        n_clips = len(next(iter(checked.values())))
         check_n_clusters(2 if settings.n_clusters == "auto" else int(settings.n_clusters), n_clips)
-        warn_of_constant_views(arrays)
-        self.seed_ = secrets.randbits(31) if settings.random_state is None else int(settings.random_state)
-        kept = self._checkpoint(checkpoint, arrays)
-        tensors = _to_tensors(arrays, resolve_device(settings.device))
-        outcome: Outcome = module.fit(tensors, settings, self.seed_, on_step, kept)
+        warn_of_constant_views(checked)
+        group = Group.current()
+        seed = secrets.randbits(31) if settings.random_state is None else int(settings.random_state)
+        self.seed_ = int(group.from_first(seed))
+        kept = self._checkpoint(checkpoint, checked, group)
+        outcome: Outcome = module.fit(
+            checked, resolve_device(settings.device), settings, self.seed_, on_step if group.first else None, kept
+        )
         self.n_features_in_ = dims
         self.view_names_ = list(dims)
         self.restart_losses_ = outcome.restart_losses
         self.restart_labels_ = outcome.restart_labels
         self.history_ = outcome.history
         self._learn(outcome.net, outcome.learned)
-        fused, alone = self.net_.posteriors(tensors)
-        self._keep_posteriors(fused.cpu(), {name: alone[name].cpu() for name in self.view_names_})
+        self._keep_posteriors(outcome.proba, outcome.modality_proba)
         kept.remove()
         return self
 
-    def _checkpoint(self, path: str | Path | None, arrays: Mapping[str, NDArray[Any]]) -> Checkpoint:
+    def _checkpoint(self, path: str | Path | None, views: Mapping[str, View], group: Group) -> Checkpoint:
         if path is None:
             return Checkpoint(None, "")
         if self.random_state is None:
             raise ValueError("a checkpoint needs a random_state: None is another seed at each fit")
         settings = {name: _plain(value) for name, value in self.get_params().items()}
-        return Checkpoint(Path(path), fingerprint(settings, self.seed_, arrays))
+        kept = Checkpoint(Path(path), fingerprint(settings, self.seed_, views)) if group.first else Checkpoint(None, "")
+        kept.found = group.from_first(kept.found)
+        return kept
 
     def fit_predict(self, views: Views, ignored: None = None, *, on_step: OnStep | None = None) -> NDArray[np.int64]:
         """`fit`, then `labels_`, (N,)."""
@@ -200,7 +232,7 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
 
     def predict(self, views: Views) -> NDArray[np.int64]:
         """The cluster of each clip, (N,). Raises as `predict_proba` does."""
-        return self.predict_proba(views).argmax(axis=1)
+        return np.concatenate([fused.argmax(axis=1) for _, fused, _ in self.iter_posteriors(views)])
 
     def modality_posteriors(self, views: Views) -> dict[str, NDArray[Any]]:
         """name -> (N, K) by each modality alone, NaN where missing. Raises as `predict_proba` does."""
@@ -208,17 +240,53 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
 
     def posteriors(self, views: Views) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
         """What `predict_proba` and `modality_posteriors` give, in one pass. Raises as `predict_proba` does."""
+        checked = self._fitted_on(views)
+        proba = np.empty((len(next(iter(checked.values()))), self.n_clusters_), self.dtype)
+        by_modality = {name: np.empty_like(proba) for name in self.view_names_}
+        for rows, fused, alone in self._stream(checked, CHUNK):
+            proba[rows] = fused
+            for name, values in alone.items():
+                by_modality[name][rows] = values
+        return proba, by_modality
+
+    def iter_posteriors(
+        self, views: Views, chunk: int = CHUNK
+    ) -> Iterator[tuple[slice, NDArray[Any], dict[str, NDArray[Any]]]]:
+        """What `posteriors` gives, for more clips than it could give at once: in order, `chunk` clips at a time.
+
+        Args:
+            views: as for `predict_proba`.
+            chunk: n at most.
+        Returns:
+            an iterator over: which clips; (n, K) by all of a clip's modalities; name -> (n, K) by each alone, NaN where
+            missing.
+        Raises:
+            ValueError: chunk is not 1 or more; else as `predict_proba` does.
+        """
+        checked = self._fitted_on(views)
+        if chunk < 1:
+            raise ValueError(f"chunk must be 1 clip or more, got {chunk!r}")
+        return self._stream(checked, chunk)
+
+    def _fitted_on(self, views: Views) -> dict[str, View]:
+        """The views, checked, where they are those of the fit."""
         check_is_fitted(self, "net_")
-        arrays = self._checked(self._completed(views), self.objective)
-        dims = {name: array.shape[1] for name, array in arrays.items()}
+        checked = self._checked(self._completed(views), self.objective)
+        dims = {name: view.shape[1] for name, view in checked.items()}
         if dims != self.n_features_in_:
             raise ValueError(
                 f"fitted on views of {_listed(self.n_features_in_)} features, got {_listed(dims)}; "
                 "pass the same views, reduced in the same way"
             )
+        return checked
+
+    def _stream(
+        self, views: Mapping[str, View], chunk: int
+    ) -> Iterator[tuple[slice, NDArray[Any], dict[str, NDArray[Any]]]]:
         device = next(iter(self.net_.state_dict().values())).device
-        fused, alone = self.net_.posteriors(_to_tensors(arrays, device))
-        return fused.cpu().numpy(), {name: alone[name].cpu().numpy() for name in self.view_names_}
+        for rows in row_slices(len(next(iter(views.values()))), chunk):
+            fused, alone = self.net_.posteriors(as_tensors(views, device, rows))
+            yield rows, fused.cpu().numpy(), {name: alone[name].cpu().numpy() for name in self.view_names_}
 
     def transform(self, views: Views) -> NDArray[Any]:
         """`predict_proba` as features, (N, K); a frame after set_output. Raises as `predict_proba` does."""
@@ -229,12 +297,16 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
 
         Between 0 and 1; higher is better; over the clips that have both. What GridSearchCV takes when not told.
         """
-        alone = self.modality_posteriors(views)
-        shares = []
-        for a, b in combinations(alone.values(), 2):
-            both = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1)
-            if both.any():
-                shares.append(float(mutual_information(torch.from_numpy(a[both]), torch.from_numpy(b[both]))))
+        stream = self.iter_posteriors(views)
+        pairs = list(combinations(self.view_names_, 2))
+        counts = {pair: torch.zeros(self.n_clusters_, self.n_clusters_, dtype=DTYPES[self.dtype]) for pair in pairs}
+        seen = dict.fromkeys(pairs, False)
+        for _, _, alone in stream:
+            for a, b in pairs:
+                both = np.isfinite(alone[a]).all(axis=1) & np.isfinite(alone[b]).all(axis=1)
+                counts[a, b] += torch.from_numpy(alone[a][both].T @ alone[b][both])
+                seen[a, b] = seen[a, b] or bool(both.any())
+        shares = [float(joint_information(normalised_joint(counts[pair]))) for pair in pairs if seen[pair]]
         return float(np.mean(shares)) / float(np.log(self.n_clusters_)) if shares else float("nan")
 
     def save(self, path: str | Path) -> None:
@@ -287,7 +359,8 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         kept = {**{name: learned[name] for name in LEARNED}, "n_clusters_curve": curve}
         estimator._learn(net.to(resolve_device(device)), kept)
         estimator._keep_posteriors(
-            arrays["proba"], {name: arrays[f"modality_proba.{name}"] for name in estimator.view_names_}
+            arrays["proba"].numpy(),
+            {name: arrays[f"modality_proba.{name}"].numpy() for name in estimator.view_names_},
         )
         return estimator
 
@@ -304,7 +377,7 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         """Of transform; scikit-learn names the columns by it."""
         return self.n_clusters_
 
-    def _checked(self, views: Views, objective: str) -> dict[str, NDArray[Any]]:
+    def _checked(self, views: Views, objective: str) -> dict[str, View]:
         names = OBJECTIVES[objective].LIST_NAMES
         return check_views(views, list_names=names, dtype=self.dtype, may_miss=objective == "tib")
 
@@ -316,7 +389,7 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         if not absent:
             return views
         n_clips = len(views) if isinstance(views, MultiView) else np.shape(next(iter(views.values())))[0]
-        gaps = {name: np.full((n_clips, self.n_features_in_[name]), np.nan) for name in absent}
+        gaps = {name: np.broadcast_to(np.nan, (n_clips, self.n_features_in_[name])) for name in absent}
         return MultiView({**dict(views.items()), **gaps}, getattr(views, "clip_ids", None))
 
     def _learn(self, net: Fitted, learned: Mapping[str, Any]) -> None:
@@ -324,11 +397,11 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         for name in LEARNED:
             setattr(self, f"{name}_", learned[name])
 
-    def _keep_posteriors(self, proba: Tensor, by_modality: Mapping[str, Tensor]) -> None:
-        self.proba_ = proba.numpy()
+    def _keep_posteriors(self, proba: NDArray[Any], by_modality: Mapping[str, NDArray[Any]]) -> None:
+        self.proba_ = proba
         self.labels_ = self.proba_.argmax(axis=1)
         self.confidence_ = self.proba_.max(axis=1)
-        self.modality_proba_ = {name: p.numpy() for name, p in by_modality.items()}
+        self.modality_proba_ = dict(by_modality)
         self.agreement_ = agreement_of(self.labels_, self.modality_proba_)
 
 
@@ -345,11 +418,6 @@ def agreement_of(clusters: NDArray[np.int64], by_modality: Mapping[str, NDArray[
     there = np.stack([np.isfinite(p).all(axis=1) for p in by_modality.values()])  # (M, N)
     votes = np.stack([np.nan_to_num(p, nan=-1.0).argmax(axis=1) for p in by_modality.values()])
     return np.asarray(((votes == clusters) & there).sum(axis=0) / np.maximum(there.sum(axis=0), 1))
-
-
-def _to_tensors(arrays: Mapping[str, NDArray[Any]], device: torch.device) -> dict[str, Tensor]:
-    """Copies, so that what the caller does to its arrays later cannot reach a fit."""
-    return {name: torch.tensor(array, device=device) for name, array in arrays.items()}
 
 
 def _listed(dims: Mapping[str, int]) -> str:

@@ -56,16 +56,25 @@ class Outcome:
     Attributes:
         net: what predicts.
         restart_losses: (R,) final, of every restart that lived.
-        restart_labels: (R, N) clusters by each restart alone.
+        restart_labels: (R, N) clusters by each restart alone, of the smallest integers that hold K.
+        proba: (N, K) the posteriors of the clips fitted on.
+        modality_proba: name -> (N, K) by each modality alone, NaN where missing.
         history: a dict a step: step, the terms, loss.
         learned: further learned attributes of the estimator, JSON: name without its trailing underscore -> value.
     """
 
     net: Any
     restart_losses: NDArray[np.float64]
-    restart_labels: NDArray[np.int64]
+    restart_labels: NDArray[np.signedinteger]
+    proba: NDArray[np.floating]
+    modality_proba: dict[str, NDArray[np.floating]]
     history: list[dict[str, float]]
     learned: dict[str, Any] = field(default_factory=dict)
+
+
+def label_type(n_clusters: int) -> type[np.int16] | type[np.int32]:
+    """Of cluster numbers where there are many, one a restart and clip."""
+    return np.int16 if n_clusters <= 2**15 else np.int32
 
 
 def history_of(curves: Mapping[str, NDArray[np.float64]]) -> list[dict[str, float]]:

@@ -92,9 +92,3 @@ def consensus_columns(posteriors: Sequence[NDArray[np.floating]]) -> NDArray[np.
         columns = np.stack([match_clusters(p, mean) for p in posteriors])
         mean = np.mean([p[:, order] for p, order in zip(posteriors, columns, strict=True)], axis=0)
     return columns
-
-
-def consensus(posteriors: Sequence[NDArray[np.floating]]) -> NDArray[np.floating]:
-    """(N, K) the mean of R posteriors (N, K), their clusters matched first."""
-    columns = consensus_columns(posteriors)
-    return np.mean([p[:, order] for p, order in zip(posteriors, columns, strict=True)], axis=0)

@@ -1,4 +1,7 @@
-"""Views as people hold them (arrays, lists, tensors, frames, sparse matrices) to checked (N, D_m) float arrays."""
+"""Views as people hold them (arrays, files, lists, tensors, frames, sparse matrices), checked, read by rows as floats.
+
+What can be larger than memory, a file's array, is never read or converted as a whole: checks go over it in chunks.
+"""
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +17,102 @@ SHOWN = 5  # clips named in a message
 TO_NUMBERS = "turn it into numbers first, one row a clip"
 NO_CLIPS = "give the clips, and a row of NaN for each that lacks this view"
 NO_FEATURES = "leave the view out"
+CHUNK_VALUES = 2**22  # read at a time while a view is checked
+
+
+class View:
+    """A modality's (N, D) matrix, checked, whose rows become floats when they are read: `view[rows]`.
+
+    The source is read again each time and not copied: it must stay as it is while a view is in use.
+
+    Attributes:
+        shape, dtype: of what is read.
+        present: (N,) bool, which clips have the view; the others' rows are NaN throughout.
+        constant: whether the clips that have it all have the same row.
+    """
+
+    def __init__(self, name: str, source: Any, dtype: str, *, may_miss: bool) -> None:
+        self.source, self.dtype = source, np.dtype(dtype)
+        self.shape = (int(source.shape[0]), int(source.shape[1]))
+        self.present = np.ones(len(self), dtype=bool)
+        self.constant = len(self) > 1
+        self._check(name, may_miss)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | NDArray[np.integer]) -> NDArray[Any]:
+        """(n, D) the rows, a copy; a row that the source has in part is NaN throughout."""
+        values = self._floats(rows)
+        values[~self.present[rows]] = np.nan
+        return values
+
+    def chunks(self) -> Iterator[slice]:
+        """Of all rows, of CHUNK_VALUES values at most."""
+        return row_slices(len(self), max(1, CHUNK_VALUES // self.shape[1]))
+
+    def _floats(self, rows: slice | NDArray[np.integer]) -> NDArray[Any]:
+        with np.errstate(over="ignore"):  # what overflows is Inf, and refused when the view is checked
+            return np.asarray(self.source[rows]).astype(self.dtype)
+
+    def _check(self, name: str, may_miss: bool) -> None:
+        infinite, in_part = _Found(), _Found()
+        first = None
+        for rows in self.chunks():
+            values = self._floats(rows)
+            missing = np.isnan(values)
+            gaps = missing.any(axis=1)
+            infinite.add(np.isinf(values).any(axis=1), rows)
+            in_part.add(gaps & ~missing.all(axis=1), rows)
+            self.present[rows] = ~gaps
+            there = values[~gaps]
+            if len(there):
+                first = there[0] if first is None else first
+                self.constant = self.constant and bool((there == first).all())
+        self.constant = self.constant and self.present.sum() > 1
+        if infinite.count:
+            raise ValueError(
+                f"view {name!r} holds Inf (as {self.dtype}) in {infinite.count} row(s), first in row {infinite.first}; "
+                "only NaN may stand for a missing modality"
+            )
+        if not may_miss and not self.present.all():
+            gaps = np.flatnonzero(~self.present)
+            raise ValueError(
+                f"view {name!r} holds NaN in {len(gaps)} row(s), first in row {gaps[0]}; the reference "
+                "objective needs every modality of every clip: drop these clips from all views or fill them in"
+            )
+        if in_part.count:
+            warnings.warn(
+                f"view {name!r} holds NaN beside numbers in {in_part.count} row(s), first in row {in_part.first}; "
+                "these clips are taken as lacking the view: fill single gaps in before",
+                UserWarning,
+                stacklevel=5,
+            )
+
+
+def as_tensors(
+    views: Mapping[str, View], device: torch.device, rows: slice | NDArray[np.integer] = slice(None)
+) -> dict[str, torch.Tensor]:
+    """name -> (n, D) some rows, or all, on a device."""
+    return {name: torch.from_numpy(view[rows]).to(device) for name, view in views.items()}
+
+
+class _Found:
+    """Rows of some kind, met in chunks: how many, and the first."""
+
+    def __init__(self) -> None:
+        self.count, self.first = 0, -1
+
+    def add(self, among: NDArray[np.bool_], rows: slice) -> None:
+        if among.any():
+            self.first = self.first if self.count else rows.start + int(among.argmax())
+            self.count += int(among.sum())
+
+
+def row_slices(n_rows: int, most: int) -> Iterator[slice]:
+    """0 to n_rows, in order, `most` at a time."""
+    for start in range(0, n_rows, most):
+        yield slice(start, min(start + most, n_rows))
 
 
 class MultiView(Mapping[str, Any]):
@@ -69,19 +168,18 @@ class MultiView(Mapping[str, Any]):
         return self.views.values()
 
 
-def check_views(
-    views: Views, *, list_names: Sequence[str] | None, dtype: str, may_miss: bool
-) -> dict[str, NDArray[Any]]:
-    """Views as a dict of (N, D_m) arrays of one length, finite but for rows of NaN where `may_miss`.
+def check_views(views: Views, *, list_names: Sequence[str] | None, dtype: str, may_miss: bool) -> dict[str, View]:
+    """Views as a dict of (N, D_m) views of one length, finite but for rows of NaN where `may_miss`.
 
     Args:
-        views: name -> (N, D_m), or a list of them. Anything np.asarray turns into a numeric 2-D array: lists, frames
-            of pandas and polars; torch tensors; scipy sparse matrices (made dense).
+        views: name -> (N, D_m), or a list of them. Arrays, np.memmap and whatever else has a shape, a NumPy dtype and
+            rows to be indexed (HDF5, Zarr) stay where they are. So may be anything np.asarray turns into a numeric
+            2-D array: lists, frames of pandas and polars; torch tensors; scipy sparse matrices (made dense).
         list_names: the names that a list's views get; None names any number of them view_0, view_1, ...
-        dtype: "float32" or "float64", of the arrays returned.
+        dtype: "float32" or "float64", of the rows read.
         may_miss: whether a clip may lack a view, its row being NaN; a row that is NaN in part counts as missing.
     Returns:
-        name -> (N, D_m), in the order given.
+        name -> view, in the order given.
     Raises:
         ValueError: see the messages; each names the view, says what came and what to do.
         TypeError: `views` is neither a mapping nor a list.
@@ -96,7 +194,7 @@ def check_views(
         )
     arrays = {name: _as_matrix(name, view) for name, view in named.items()}
     check_lengths({name: len(array) for name, array in arrays.items()})
-    checked = {name: _as_finite(name, array, dtype, may_miss=may_miss) for name, array in arrays.items()}
+    checked = {name: View(name, array, dtype, may_miss=may_miss) for name, array in arrays.items()}
     if may_miss:
         ids = getattr(views, "clip_ids", None)
         _check_nothing_missing_whole(checked, ids)
@@ -130,11 +228,10 @@ def check_n_clusters(n_clusters: int, n_clips: int) -> None:
         raise ValueError(f"n_clusters={n_clusters} is more than the {n_clips} clip(s) given; ask for fewer clusters")
 
 
-def warn_of_constant_views(views: Mapping[str, NDArray[Any]]) -> None:
+def warn_of_constant_views(views: Mapping[str, View]) -> None:
     """Warn of a view that says nothing: every clip that has it has the same row. Constant columns are fine."""
-    for name, array in views.items():
-        rows = array[~np.isnan(array).any(axis=1)]
-        if len(rows) > 1 and (rows == rows[0]).all():
+    for name, view in views.items():
+        if view.constant:
             warnings.warn(
                 f"view {name!r} is the same for every clip, so it cannot tell clusters apart; leave it out "
                 "or check its extractor",
@@ -166,8 +263,8 @@ def _named(views: Views, list_names: Sequence[str] | None) -> dict[str, Any]:
     return dict(zip(names, views, strict=True))
 
 
-def _as_matrix(name: str, view: Any) -> NDArray[Any]:
-    """(N, D) array of numbers; N, D >= 1. The words are scikit-learn's own where it has some for the case."""
+def _as_matrix(name: str, view: Any) -> Any:
+    """(N, D) numbers, in memory or in a file; N, D >= 1. The words are scikit-learn's own where it has some."""
     try:
         array = _as_array(view)
     except (TypeError, ValueError) as error:
@@ -194,7 +291,16 @@ def _as_matrix(name: str, view: Any) -> NDArray[Any]:
     return array
 
 
-def _as_array(view: Any) -> NDArray[Any]:
+def _has_rows(view: Any) -> bool:
+    """Whether rows of numbers can be read of it: NumPy's arrays, and files' that look alike."""
+    if not isinstance(getattr(view, "dtype", None), np.dtype) or hasattr(view, "toarray") or hasattr(view, "iloc"):
+        return False
+    return view.dtype.kind != "O" and len(view.shape) == 2
+
+
+def _as_array(view: Any) -> Any:
+    if _has_rows(view):
+        return view  # left where it is
     if isinstance(view, torch.Tensor):
         view = view.detach().cpu()
         view = view.to_dense() if view.layout != torch.strided else view
@@ -213,38 +319,8 @@ def _as_array(view: Any) -> NDArray[Any]:
     return array.astype(np.float64)
 
 
-def _as_finite(name: str, array: NDArray[Any], dtype: str, *, may_miss: bool) -> NDArray[Any]:
-    with np.errstate(over="ignore"):  # what overflows is Inf, and refused below
-        array = array.astype(dtype, copy=True)
-    missing = np.isnan(array)
-    infinite = np.flatnonzero(np.isinf(array).any(axis=1))
-    if infinite.size:
-        raise ValueError(
-            f"view {name!r} holds Inf (as {dtype}) in {infinite.size} row(s), first in row {infinite[0]}; "
-            "only NaN may stand for a missing modality"
-        )
-    rows = missing.any(axis=1)
-    if not rows.any():
-        return array
-    if not may_miss:
-        raise ValueError(
-            f"view {name!r} holds NaN in {rows.sum()} row(s), first in row {np.flatnonzero(rows)[0]}; the reference "
-            "objective needs every modality of every clip: drop these clips from all views or fill them in"
-        )
-    in_part = rows & ~missing.all(axis=1)
-    if in_part.any():
-        warnings.warn(
-            f"view {name!r} holds NaN beside numbers in {in_part.sum()} row(s), first in row "
-            f"{np.flatnonzero(in_part)[0]}; these clips are taken as lacking the view: fill single gaps in before",
-            UserWarning,
-            stacklevel=4,
-        )
-        array[in_part] = np.nan
-    return array
-
-
-def _check_nothing_missing_whole(views: Mapping[str, NDArray[Any]], clip_ids: Sequence[str] | None) -> None:
-    nothing = np.all([np.isnan(array).any(axis=1) for array in views.values()], axis=0)
+def _check_nothing_missing_whole(views: Mapping[str, View], clip_ids: Sequence[str] | None) -> None:
+    nothing = ~np.any([view.present for view in views.values()], axis=0)
     if nothing.any():
         rows = np.flatnonzero(nothing)
         shown = [str(row) if clip_ids is None else str(clip_ids[row]) for row in rows[:SHOWN]]
@@ -255,17 +331,16 @@ def _check_nothing_missing_whole(views: Mapping[str, NDArray[Any]], clip_ids: Se
         )
 
 
-def check_trainable(views: Mapping[str, NDArray[Any]]) -> None:
+def check_trainable(views: Mapping[str, View]) -> None:
     """Refuse views of which nothing could be learned.
 
     Raises:
         ValueError: a view all NaN; or no clip that has two views, when nothing ties one to another.
     """
-    there = {name: ~np.isnan(array).any(axis=1) for name, array in views.items()}
-    for name, rows in there.items():
-        if not rows.any():
+    for name, view in views.items():
+        if not view.present.any():
             raise ValueError(f"view {name!r} is missing for every clip (all NaN); leave it out of the views")
-    if np.sum(list(there.values()), axis=0).max() < 2:
+    if not (np.sum([view.present for view in views.values()], axis=0) > 1).any():
         raise ValueError(
             "no clip has two of the views: clusters are learned from what the views of a clip share; "
             "give clips with two views or more, or cluster each view by itself"

@@ -117,6 +117,14 @@ def extract(
 
 
 @command()
+def compact(session: Session, config: opt.Config = None, set_: opt.Set = None) -> Result:
+    """Many small parts of the embeddings into few large ones; of a clip embedded twice the newest stays."""
+    done = stages.compact(session, session.use(load_settings(config, set_ or ())))
+    show.compact(done)
+    return Result(lambda: {modality: asdict(one) for modality, one in done.items()}, show.compact_lines)
+
+
+@command()
 def reduce(session: Session, config: opt.Config = None, set_: opt.Set = None) -> Result:
     """Embeddings -> views of few dims, with the fitted reduction saved."""
     settings = session.use(load_settings(config, set_ or ()))

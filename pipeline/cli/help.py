@@ -19,13 +19,14 @@ USES: dict[str, tuple[str, ...]] = {
     "prepare": (*_PLACES, "corpus"),
     "transcribe": (*_PLACES, "corpus", "transcribe"),
     "pretrain-audio": (*_PLACES, "corpus", "pretrain"),
-    "extract": (*_PLACES, "corpus", "extract", "pretrain"),
+    "extract": (*_PLACES, "corpus", "extract", "pretrain", "engine"),
+    "compact": (*_PLACES, "extract"),
     "reduce": (*_PLACES, "reduce"),
     "train": (*_PLACES, "out", "views", "labels", "train"),
     "evaluate": (*_PLACES, "out", "views", "labels"),
     "report": (*_PLACES, "out", "views"),
-    "predict": ("extract",),
-    "run": (*_PLACES, "out", "labels", "corpus", "pretrain", "extract", "reduce", "train"),
+    "predict": ("extract", "engine"),
+    "run": (*_PLACES, "out", "labels", "corpus", "pretrain", "extract", "reduce", "train", "engine"),
     "export": (*_PLACES, "out", "views", "labels"),
 }
 # Stage -> whose settings it must be given too, though it does nothing with them but find its input.

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.config import Settings
 from pipeline.corpora.tables import read_records
+from pipeline.drift import DRIFT
 from pipeline.manifest import read_labels, read_manifest
 
 COUNTED_PARTS = 500  # of a store; more take too long to read when someone wants to stop
@@ -141,6 +142,7 @@ def predicted(run: Path, path: Path, n_failed: int) -> dict[str, Any]:
         "failed": n_failed,
         "clusters": dict(sorted(clusters.items(), key=lambda item: int(item[0]))),
         "confidence": confidence,
+        "drift": _read(path.with_name(DRIFT)),
         "untrained_encoders": _read(run / "run.json").get("untrained_encoders", []),
     }
 
@@ -149,6 +151,7 @@ def predicted_lines(values: Mapping[str, Any]) -> list[str]:
     failed = f", {values['failed']} without a prediction" if values["failed"] else ""
     told = f"{values['clips']} clips in {len(values['clusters'])} clusters, mean confidence {values['confidence']:.3f}"
     lines = [f"predict: {told}{failed}: {values['predictions']}"]
+    lines += [f"drift: {reason}; a refit is due" for reason in values["drift"]["reasons"]]
     return lines + [f"predict: {m}: RANDOM weights, untrained" for m in values["untrained_encoders"]]
 
 

@@ -31,6 +31,7 @@ KEPT = {
     "prepare": "an earlier manifest; one is written when it is whole",
     "transcribe": "every transcript that was made",
     "pretrain-audio": "the clips' feature maps and the last checkpoint, at most half a minute old",
+    "compact": "every embedding; whoever writes there next ends what was begun",
     "reduce": "the embeddings; the reduction starts again",
     "train": "the views, an earlier run, and the last checkpoint, at most half a minute old",
     "evaluate": "the run; its scores are worked out again",

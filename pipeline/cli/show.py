@@ -11,6 +11,7 @@ from rich.text import Text
 from pipeline import console
 
 if TYPE_CHECKING:
+    from pipeline.compact import Compacted
     from pipeline.doctor import Check
     from pipeline.preflight import Preflight
     from pipeline.rerun import Comparison
@@ -53,6 +54,20 @@ def status(found: "Status", again: Callable[[str], str]) -> None:
 def status_lines(values: Mapping[str, Any]) -> list[str]:
     stages = [f"{one['stage']}: {one['state']}" for one in values["stages"]]
     return [*stages, f"next: {values['next'] or 'nothing'}"]
+
+
+def compact(done: "Mapping[str, Compacted]") -> None:
+    """A line a modality."""
+    for line in compact_lines({modality: asdict(one) for modality, one in done.items()}):
+        console.say(line)
+
+
+def compact_lines(values: Mapping[str, Any]) -> list[str]:
+    return [
+        f"compact: {modality}: {one['n_rows']} clips, {one['parts_before']} parts -> {one['parts_after']}"
+        + (f", {one['n_dropped']} rows that have a newer one dropped" if one["n_dropped"] else "")
+        for modality, one in values.items()
+    ]
 
 
 def rerun(found: "Comparison", folder: Path) -> None:

@@ -1,11 +1,16 @@
 """The stages in the order of a run, each imported when it is its turn."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.cli.session import Session
 from pipeline.config import Settings
 from pipeline.console import say
+from pipeline.errors import PipelineError
 from pipeline.files import check_writable
+
+if TYPE_CHECKING:
+    from pipeline.compact import Compacted
 
 
 def prepare(session: Session, settings: Settings) -> int:
@@ -61,6 +66,19 @@ def extract(
         session.hold(settings.work)
         manifest, root = manifest_of(settings)
         return extract(settings, manifest, root, only=only or (), retry_failed=retry_failed, max_failures=max_failures)
+
+
+def compact(session: Session, settings: Settings) -> "dict[str, Compacted]":
+    """Returns what was done, by modality."""
+    from pipeline.compact import compact
+    from pipeline.features import exact_store
+
+    with session.doing("compact"):
+        session.hold(settings.work)
+        stores = {modality: exact_store(settings, modality) for modality in settings.extract.modalities()}
+        if not any(stores.values()):
+            raise PipelineError(f"no embeddings of these settings in {settings.work}; run `extract` first")
+        return {modality: compact(store) for modality, store in stores.items() if store}
 
 
 def reduce(session: Session, settings: Settings) -> None:

@@ -3,7 +3,7 @@
 Shapes: N clips, M modalities, R restarts kept, K clusters.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tib.twin.net import TwinNet
 from tib.twin.objective import fuse, pairs_present
 from tib.twin.projection import Projection, present_rows
+from tib.views import row_slices
 
 CHUNK = 4096  # clips a forward pass
 
@@ -57,17 +58,25 @@ class TwinModel(nn.Module):
         Returns:
             (N, K); name -> (N, K), rows of NaN where the modality is missing.
         """
-        inputs, present = self._inputs(views)
-        fused, alone = restart_posteriors(self.net, inputs, present)
-        fused, alone = self._matched(fused).mean(0), self._matched(alone).mean(0)
-        alone = alone.masked_fill(~present.unsqueeze(-1), torch.nan)  # (M, N, K)
-        return fused, dict(zip(self.names, alone, strict=True))
+        fused, alone, _ = self.said(views)
+        return fused, alone
 
     @torch.no_grad()
-    def restart_labels(self, views: Mapping[str, Tensor]) -> Tensor:
-        """(R, N) what each restart alone says, in the clusters of the consensus."""
-        fused, _ = restart_posteriors(self.net, *self._inputs(views))
-        return self._matched(fused).argmax(-1)
+    def said(self, views: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """What `posteriors` gives, and (R, N) what each restart alone says, in the clusters of the consensus.
+
+        Only a chunk's posteriors by restart are ever in memory.
+        """
+        inputs, present = self._inputs(views)
+        chunks = []
+        for each_fused, each_alone in _chunks(self.net, inputs, present):
+            each_fused = self._matched(each_fused)
+            chunks.append((each_fused.mean(0), self._matched(each_alone).mean(0), each_fused.argmax(-1)))
+        fused, alone, labels = (
+            torch.cat(parts, axis) for parts, axis in zip(zip(*chunks, strict=True), (0, 1, 1), strict=True)
+        )
+        alone = alone.masked_fill(~present.unsqueeze(-1), torch.nan)  # (M, N, K)
+        return fused, dict(zip(self.names, alone, strict=True)), labels
 
     def _inputs(self, views: Mapping[str, Tensor]) -> tuple[list[Tensor], Tensor]:
         """Projected views, 0 where missing, and (M, N) which are there."""
@@ -90,12 +99,13 @@ def restart_posteriors(net: TwinNet, views: Sequence[Tensor], present: Tensor) -
     Returns:
         (R, N, K) by all modalities; (R, M, N, K) by each alone, whatever where it is missing.
     """
-    chunks = []
-    for start in range(0, present.shape[1], CHUNK):
-        chunks.append(
-            _chunk_posteriors(net, [v[start : start + CHUNK] for v in views], present[:, start : start + CHUNK])
-        )
-    return torch.cat([fused for fused, _ in chunks], 1), torch.cat([alone for _, alone in chunks], 2)
+    fused, alone = zip(*_chunks(net, views, present), strict=True)
+    return torch.cat(fused, 1), torch.cat(alone, 2)
+
+
+def _chunks(net: TwinNet, views: Sequence[Tensor], present: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    for rows in row_slices(present.shape[1], CHUNK):
+        yield _chunk_posteriors(net, [view[rows] for view in views], present[:, rows])
 
 
 def _chunk_posteriors(net: TwinNet, views: Sequence[Tensor], present: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tib.group import ALONE, Group
+
 WIDTH = 64
 BOTTLENECK = 32
 SIGMA_FLOOR = 1e-4
@@ -44,13 +46,16 @@ class PairNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(groups, dim, 2, dtype=dtype))
         self.register_buffer("running_var", torch.ones(groups, dim, 2, dtype=dtype))
 
-    def forward(self, x: Tensor, *, by_batch: bool, keep: bool) -> Tensor:
+    def forward(self, x: Tensor, *, by_batch: bool, keep: bool, group: Group = ALONE) -> Tensor:
         groups, dim, rows = x.shape
         repeats = groups // len(self.weight)
 
         def spread(parameter: Tensor) -> Tensor:
             return parameter[:, None, :, None].expand(-1, repeats, dim, 2).reshape(-1)
 
+        if by_batch and not group.alone:
+            scaled = _standardised(x.view(-1, rows // 2), group) * spread(self.weight)[:, None]
+            return (scaled + spread(self.bias)[:, None]).view(groups, dim, rows)
         flat = F.batch_norm(
             x.reshape(1, groups * dim * 2, rows // 2),
             self.running_mean.view(-1) if keep or not by_batch else None,
@@ -62,6 +67,13 @@ class PairNorm(nn.Module):
             eps=BN_EPS,
         )
         return flat.view(groups, dim, rows)
+
+
+def _standardised(x: Tensor, group: Group) -> Tensor:
+    """(C, L), what batch normalisation makes of a batch of which the group's other processes have the rest."""
+    rows = x.shape[1]
+    centred = x - group.mean(x.mean(1), rows)[:, None]
+    return centred * (group.mean(centred.square().mean(1), rows) + BN_EPS).rsqrt()[:, None]
 
 
 class TwinNet(nn.Module):
@@ -105,7 +117,13 @@ class TwinNet(nn.Module):
                 parameter.normal_(0.0, parameter.shape[-1] ** -0.5, generator=generator)
 
     def forward(
-        self, views: Sequence[Tensor], noise: Tensor | None = None, *, by_batch: bool = True, keep: bool = False
+        self,
+        views: Sequence[Tensor],
+        noise: Tensor | None = None,
+        *,
+        by_batch: bool = True,
+        keep: bool = False,
+        group: Group = ALONE,
     ) -> Encoded:
         """Encode a batch.
 
@@ -113,26 +131,27 @@ class TwinNet(nn.Module):
             views: (R, L, E_m) each, finite.
             noise: (P, Z, 2, L), the draw of z = mu + sigma * noise, the same for all restarts; None gives z = mu.
             by_batch: normalise by the batch's own moments, else by those kept.
-            keep: keep the batch's moments.
+            keep: keep the batch's moments; of a batch that is not shared.
+            group: who has the rest of the batch.
         """
         count, rows = len(self.pairs), views[0].shape[1]
         inputs = [torch.bmm(adapter, x.transpose(1, 2)) for adapter, x in zip(self.adapters, views, strict=True)]
         stacked = torch.stack([torch.stack([inputs[a], inputs[b]], 2) for a, b in self.pairs], 1)  # (R, P, H, 2, L)
         x = stacked.view(self.restarts * count, WIDTH, 2 * rows)
-        x = F.relu(self.phi_norm_1(torch.bmm(self.phi_1, x), by_batch=by_batch, keep=keep), inplace=True)
-        x = F.relu(self.phi_norm_2(torch.bmm(self.phi_2, x), by_batch=by_batch, keep=keep), inplace=True)
+
+        def normed(norm: PairNorm, x: Tensor) -> Tensor:
+            return F.relu(norm(x, by_batch=by_batch, keep=keep, group=group), inplace=True)
+
+        x = normed(self.phi_norm_1, torch.bmm(self.phi_1, x))
+        x = normed(self.phi_norm_2, torch.bmm(self.phi_2, x))
         mu, spread = torch.baddbmm(self.phi_3_bias, self.phi_3, x).split(BOTTLENECK, 1)
         sigma = F.softplus(spread) + SIGMA_FLOOR
         z = mu
         if noise is not None:
             draw = noise.reshape(1, count, BOTTLENECK, 2 * rows).expand(self.restarts, -1, -1, -1)
             z = torch.addcmul(mu, sigma, draw.reshape(mu.shape))
-        x = F.relu(
-            self.psi_norm_1(torch.bmm(self._all_pairs(self.psi_1), z), by_batch=by_batch, keep=keep), inplace=True
-        )
-        x = F.relu(
-            self.psi_norm_2(torch.bmm(self._all_pairs(self.psi_2), x), by_batch=by_batch, keep=keep), inplace=True
-        )
+        x = normed(self.psi_norm_1, torch.bmm(self._all_pairs(self.psi_1), z))
+        x = normed(self.psi_norm_2, torch.bmm(self._all_pairs(self.psi_2), x))
         logits = torch.baddbmm(self._all_pairs(self.clusters_bias), self._all_pairs(self.clusters), x)
         shape = (self.restarts, count, -1, 2, rows)
         return Encoded(logits.view(shape), mu.reshape(shape), sigma.view(shape))

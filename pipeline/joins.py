@@ -1,0 +1,291 @@
+"""Which row of a store belongs to which clip: joins over clip ids, for corpora that no list and no dict should hold.
+
+DuckDB does them, streaming in and out and using the disk beyond MEMORY: 10 million clips take 1.2 GB resident, where
+Arrow's own hash join takes 5.5 GB (docs/decisions.md). What it reads are Arrow batches, so that any place that
+`pipeline/storage.py` knows will do.
+"""
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.errors import PipelineError
+from pipeline.sources import UNREADABLE
+from pipeline.store import FAILED_SCHEMA, FAILURE_COLUMNS, EmbeddingStore
+
+MEMORY = "768MB"  # what DuckDB may hold; the rest goes to the system's folder for temporary files
+BATCH = 65_536  # rows a batch
+_KEYS = pa.schema([("place", pa.int64()), ("clip_id", pa.string()), ("source", pa.string())])
+ANY_STAMP = UNREADABLE  # of a clip whose newest row will do, whatever it was made from
+# A file that is gone keeps what was made from it, as `sources_of` says.
+_SAME = (
+    f"clips.clip_id = keys.clip_id AND (clips.{{stamp}} = keys.source OR starts_with(clips.{{stamp}}, '{UNREADABLE}'))"
+)
+
+Rows = NDArray[np.int64]
+
+
+class _Engine:
+    """A DuckDB in a folder of its own, which goes with it."""
+
+    def __init__(self) -> None:
+        import duckdb  # only now: a tenth of a second
+
+        self._folder = tempfile.TemporaryDirectory(prefix="joins-", ignore_cleanup_errors=True)
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": MEMORY,
+            "preserve_insertion_order": False,
+        }
+        self._connection = duckdb.connect(str(Path(self._folder.name) / "joins.duckdb"), config=config)
+        self._failed: BaseException | None = None
+
+    def __enter__(self) -> "_Engine":
+        return self
+
+    def __exit__(self, *of_an_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._connection.close()
+        self._folder.cleanup()
+
+    def run(self, query: str, **streams: tuple[pa.Schema, Iterable[pa.RecordBatch]]) -> None:
+        """Runs a query to its end. Streams are tables by name, each read once.
+
+        Raises:
+            PipelineError: what a stream raises; or that the disk for temporary files is full.
+        """
+        import duckdb
+
+        for name, (schema, batches) in streams.items():
+            self._connection.register(name, pa.RecordBatchReader.from_batches(schema, self._watched(batches)))
+        try:
+            self._connection.execute(query).fetchall()
+        except duckdb.Error as error:
+            if self._failed:
+                raise self._failed from None
+            raise _refused(error) from None
+        finally:
+            for name in streams:
+                self._connection.unregister(name)
+
+    def one(self, query: str) -> tuple[int, ...]:
+        """The only row that a query gives."""
+        (found,) = self._connection.execute(query).fetchall()
+        return tuple(found)
+
+    def stream(self, query: str) -> Iterator[pa.RecordBatch]:
+        """What a query gives, a batch at a time; others may run meanwhile."""
+        import duckdb
+
+        cursor = self._connection.cursor()
+        try:
+            yield from cursor.sql(query).to_arrow_reader(BATCH)
+        except duckdb.Error as error:
+            raise _refused(error) from None
+        finally:
+            cursor.close()
+
+    def _watched(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """The same; DuckDB tells of an error in words only, so it is kept."""
+        try:
+            yield from batches
+        except BaseException as error:
+            self._failed = error
+            raise
+
+
+def _refused(error: Exception) -> PipelineError:
+    return PipelineError(f"cannot join clips by DuckDB: {error}; free some space, or set TMPDIR to a folder with more")
+
+
+class ClipTable:
+    """The clips of a corpus with their stamps, to be joined with stores. A context manager; holds a folder on disk."""
+
+    def __init__(self, clips: Iterable[tuple[str, Sequence[str]]], modalities: Sequence[str]) -> None:
+        """Takes the clips in.
+
+        Args:
+            clips: clip_id, and the stamp of what there is to embed now for each modality; in the corpus' order.
+        Raises:
+            PipelineError: two clips with one id.
+        """
+        self.modalities = tuple(modalities)
+        self._engine = _Engine()
+        try:
+            stamps = ", ".join(f"stamp_{index}" for index in range(len(self.modalities)))
+            self._engine.run(
+                f"CREATE TABLE clips AS SELECT row, clip_id, {stamps} FROM given",  # noqa: S608 - names of our own
+                given=(_clip_schema(len(self.modalities)), _clip_batches(clips, len(self.modalities))),
+            )
+            self._refuse_twins()
+        except BaseException:
+            self._engine.close()
+            raise
+        (self.n_clips,) = self._engine.one("SELECT count(*) FROM clips")
+
+    def __enter__(self) -> "ClipTable":
+        return self
+
+    def __exit__(self, *of_an_error: object) -> None:
+        self._engine.close()
+
+    def _refuse_twins(self) -> None:
+        for batch in self._engine.stream("SELECT clip_id FROM clips GROUP BY clip_id HAVING count(*) > 1 LIMIT 1"):
+            for clip_id in batch["clip_id"].to_pylist():
+                raise PipelineError(f"two clips with the id {clip_id!r}; ids must be unique: run prepare again")
+
+    def pending(
+        self, stores: Mapping[str, EmbeddingStore | None], *, retry_failed: bool = False
+    ) -> Iterator[tuple[int, dict[str, str]]]:
+        """The clips that a store lacks.
+
+        Args:
+            stores: by modality; None where nothing was begun.
+            retry_failed: also those that failed before and have not changed since.
+        Yields:
+            (row of the clip, modality -> stamp of what to embed), in the corpus' order.
+        """
+        selects = []
+        for index, modality in enumerate(self.modalities):
+            self._find_pending(index, stores[modality], retry_failed)
+            selects.append(f"SELECT row, {index} AS modality, stamp FROM pending_{index}")  # noqa: S608
+        row, wanted = -1, dict[str, str]()
+        for batch in self._engine.stream(f"{' UNION ALL '.join(selects)} ORDER BY row, modality"):
+            for at, index, stamp in zip(*(batch[name].to_pylist() for name in batch.schema.names), strict=True):
+                if at != row and wanted:
+                    yield row, wanted
+                    wanted = {}
+                row, wanted[self.modalities[index]] = at, stamp
+        if wanted:
+            yield row, wanted
+
+    def _find_pending(self, index: int, store: EmbeddingStore | None, retry_failed: bool) -> None:
+        stamp = f"stamp_{index}"
+        keys = store.iter_done() if store else ()
+        failed = store.iter_failed() if store and not retry_failed else ()
+        self._engine.run(
+            f"""CREATE OR REPLACE TABLE pending_{index} AS SELECT row, clips.{stamp} AS stamp FROM clips
+            ANTI JOIN keys ON {_SAME.format(stamp=stamp)}
+            ANTI JOIN failed ON clips.clip_id = failed.clip_id AND clips.{stamp} = failed.source""",  # noqa: S608
+            keys=(_KEYS, keys),
+            failed=(FAILED_SCHEMA, failed),
+        )
+
+    def locate(self, modality: str, store: EmbeddingStore) -> "Located":
+        """Finds the newest row with the present stamp for each clip that the store has."""
+        index = self.modalities.index(modality)
+        self._engine.run(
+            f"""CREATE OR REPLACE TABLE located_{index} AS
+            SELECT row, max(place) AS place, arg_max(source, place) AS source FROM clips
+            JOIN keys ON {_SAME.format(stamp=f"stamp_{index}")} GROUP BY row""",  # noqa: S608
+            keys=(_KEYS, store.iter_done()),
+        )
+        return Located(self._engine, f"located_{index}", store)
+
+    def clip_ids(self) -> Iterator[tuple[Rows, list[str]]]:
+        """(rows, clip ids), in the corpus' order, a batch at a time."""
+        for batch in self._engine.stream("SELECT row, clip_id FROM clips ORDER BY row"):
+            yield batch["row"].to_numpy(), batch["clip_id"].to_pylist()
+
+    def digest(self) -> str:
+        """Of the ids and their order."""
+        (found,) = self._engine.one("SELECT bit_xor(md5_number(row || ':' || clip_id)) FROM clips")
+        return f"{self.n_clips}:{found}"
+
+
+class Located:
+    """Which row of a store is whose, of the clips that have one."""
+
+    def __init__(self, engine: _Engine, table: str, store: EmbeddingStore) -> None:
+        self._engine = engine
+        self._table = table
+        self.store = store
+
+    def rows(self) -> Iterator[Rows]:
+        """Rows of the corpus that the store has, in no order, a batch at a time."""
+        for batch in self._engine.stream(f"SELECT row FROM {self._table}"):  # noqa: S608
+            yield batch["row"].to_numpy()
+
+    def vectors(self) -> Iterator[tuple[Rows, NDArray[np.float32]]]:
+        """(rows of the corpus, their (n, D) embeddings), as they lie in the store, a row group at a time."""
+        query = f"SELECT place, row FROM {self._table} ORDER BY place"  # noqa: S608
+        found = ((batch["place"].to_numpy(), batch["row"].to_numpy()) for batch in self._engine.stream(query))
+        places, rows = np.empty(0, np.int64), np.empty(0, np.int64)
+        for start, block in self.store.vectors():
+            stop = start + len(block)
+            while (not len(places) or places[-1] < stop) and (more := next(found, None)):
+                places, rows = np.concatenate([places, more[0]]), np.concatenate([rows, more[1]])
+            n = int(np.searchsorted(places, stop))
+            if n:
+                yield rows[:n], block[places[:n] - start]
+            places, rows = places[n:], rows[n:]
+
+    def digest(self) -> str:
+        """Of the rows and stamps: what compaction leaves as it is, and a new embedding changes."""
+        count, found = self._engine.one(
+            f"SELECT count(*), bit_xor(md5_number(row || ':' || source)) FROM {self._table}"  # noqa: S608
+        )
+        return f"{count}:{found}"
+
+
+def all_clip_ids(stores: Iterable[EmbeddingStore]) -> Iterator[str]:
+    """Every clip that a store has, once, in the order of the ids."""
+    with _Engine() as engine:
+        engine.run("CREATE TABLE found (clip_id VARCHAR)")
+        for store in stores:
+            engine.run("INSERT INTO found SELECT clip_id FROM keys", keys=(_KEYS, store.iter_done()))
+        for batch in engine.stream("SELECT DISTINCT clip_id FROM found ORDER BY clip_id"):
+            yield from batch["clip_id"].to_pylist()
+
+
+def superseded(store: EmbeddingStore) -> Iterator[Rows]:
+    """Places of the rows that have a newer one of the same clip, ascending, a batch at a time."""
+    with _Engine() as engine:
+        engine.run(
+            """CREATE TABLE old AS SELECT place FROM keys
+            QUALIFY row_number() OVER (PARTITION BY clip_id ORDER BY place DESC) > 1""",
+            keys=(_KEYS, store.iter_done()),
+        )
+        for batch in engine.stream("SELECT place FROM old ORDER BY place"):
+            yield batch["place"].to_numpy()
+
+
+def newest_failures(failed: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Of each clip the failure that came last."""
+    numbered = pa.schema([("place", pa.int64()), *FAILED_SCHEMA])
+    columns = ", ".join(FAILURE_COLUMNS)
+    with _Engine() as engine:
+        engine.run(
+            """CREATE TABLE newest AS SELECT * FROM failed
+            QUALIFY row_number() OVER (PARTITION BY clip_id ORDER BY place DESC) = 1""",
+            failed=(numbered, _numbered(failed)),
+        )
+        for batch in engine.stream(f"SELECT {columns} FROM newest ORDER BY place"):  # noqa: S608
+            yield batch.cast(FAILED_SCHEMA)
+
+
+def _numbered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    place = 0
+    for batch in batches:
+        yield batch.add_column(0, "place", pa.array(np.arange(place, place + len(batch))))
+        place += len(batch)
+
+
+def _clip_schema(n_stamps: int) -> pa.Schema:
+    stamps = [(f"stamp_{index}", pa.string()) for index in range(n_stamps)]
+    return pa.schema([("row", pa.int64()), ("clip_id", pa.string()), *stamps])
+
+
+def _clip_batches(clips: Iterable[tuple[str, Sequence[str]]], n_stamps: int) -> Iterator[pa.RecordBatch]:
+    schema, waiting, row = _clip_schema(n_stamps), iter(clips), 0
+    while chunk := list(islice(waiting, BATCH)):
+        columns = [[clip_id for clip_id, _ in chunk], *zip(*(stamps for _, stamps in chunk), strict=True)]
+        arrays = [pa.array(np.arange(row, row + len(chunk))), *(pa.array(column, pa.string()) for column in columns)]
+        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+        row += len(chunk)

@@ -1,0 +1,150 @@
+"""Joins of clips and stores by DuckDB against the same by dicts, and what must not be held in memory."""
+
+import numpy as np
+import pytest
+
+from extractors.base import Embedding
+from extractors.clip import Clip
+from pipeline import joins
+from pipeline.align import Aligned
+from pipeline.errors import PipelineError
+from pipeline.features import pending, stamped
+from pipeline.joins import ANY_STAMP, ClipTable, all_clip_ids
+from pipeline.sources import source_of, sources_of
+from pipeline.store import EmbeddingStore, Failure
+
+MODALITIES = ("text", "visual")
+RECIPE = {"extractor": "x", "dim": 2, "settings": {}, "weights": {"trained": True}}
+
+
+@pytest.fixture(params=range(3))
+def corpus(request, tmp_path):
+    """Clips, some of whose files are gone or words changed since; stores with old, new and missing rows; failures."""
+    rng = np.random.default_rng(request.param)
+    clips = []
+    for row in range(40):
+        path = tmp_path / f"{row}.mp4"
+        path.write_text("x" * row)
+        clips.append(Clip(f"clip '{row}' ü", str(path), transcript=f"words {row}"))
+    rng.shuffle(clips)
+    stores = {m: EmbeddingStore.create(tmp_path / "features", m, RECIPE, "r") for m in MODALITIES}
+    for modality, store in stores.items():
+        for _ in range(12):
+            chunk = rng.choice(len(clips), 5, replace=False)
+            stamps = {clips[n].clip_id: rng.choice([source_of(clips[n], modality), "old"]) for n in chunk}
+            store.write_part([Embedding(i, rng.normal(size=2).astype(np.float32), 1) for i in stamps], stamps)
+        for n in rng.choice(len(clips), 8, replace=False):
+            source = rng.choice([source_of(clips[n], modality), "old"])
+            store.add_failures([Failure(clips[n].clip_id, "read", "undecodable", "no", str(source))])
+    for clip in rng.choice(np.array(clips, dtype=object), 6, replace=False):
+        (tmp_path / clip.media_path).unlink()
+    return clips, stores
+
+
+def by_dicts(clips, store, modality, retry_failed):
+    """(clip_id, stamp) of what is pending: as extract works it out for corpora that fit into memory."""
+    done, failed = store.done(), store.failures()
+    wanted = sources_of(clips, modality, done)
+    return {
+        clip_id: stamp
+        for clip_id, stamp in wanted.items()
+        if (clip_id, stamp) not in set(done)
+        and (retry_failed or clip_id not in failed or failed[clip_id].source != stamp)
+    }
+
+
+@pytest.mark.parametrize("retry_failed", [False, True])
+def test_what_is_pending_is_what_dicts_say_in_the_corpus_order(corpus, retry_failed):
+    clips, stores = corpus
+    found = list(pending(lambda: iter(clips), stores, retry_failed=retry_failed))
+    expected = {m: by_dicts(clips, store, m, retry_failed) for m, store in stores.items()}
+    assert {m: {clip.clip_id: w[m] for clip, w in found if m in w} for m in MODALITIES} == expected
+    order = [clip.clip_id for clip, _ in found]
+    assert order == [clip.clip_id for clip in clips if clip.clip_id in order]
+    assert 0 < len(order) < len(clips)
+
+
+def test_everything_is_pending_where_nothing_was_begun(corpus):
+    clips, stores = corpus
+    found = list(pending(lambda: iter(clips), {"text": None, "visual": stores["visual"]}))
+    assert [clip for clip, wanted in found if "text" in wanted] == clips
+
+
+def test_what_was_embedded_is_pending_no_more(corpus):
+    clips, stores = corpus
+    for clip, wanted in pending(lambda: iter(clips), stores, retry_failed=True):
+        for modality, stamp in wanted.items():
+            embedding = Embedding(clip.clip_id, np.zeros(2, np.float32), 1)
+            stores[modality].write_part([embedding], {clip.clip_id: stamp})
+    assert list(pending(lambda: iter(clips), stores, retry_failed=True)) == []
+
+
+def test_rows_are_those_that_reading_all_gives(corpus):
+    clips, stores = corpus
+    with ClipTable(stamped(clips, MODALITIES), MODALITIES) as table:
+        aligned = Aligned(table, {m: table.locate(m, store) for m, store in stores.items()})
+        ids = [clip_id for batch in aligned.clip_ids() for clip_id in batch]
+        arrays = {m: aligned.array(m) for m in MODALITIES}
+    expected = {m: store.read(sources_of(clips, m, store.done())) for m, store in stores.items()}
+    assert ids == [clip.clip_id for clip in clips if any(clip.clip_id in vectors for vectors in expected.values())]
+    for modality, vectors in expected.items():
+        for clip_id, row in zip(ids, arrays[modality], strict=True):
+            np.testing.assert_array_equal(row, vectors.get(clip_id, [np.nan, np.nan]))
+
+
+def test_rows_come_as_they_lie_in_small_batches_too(corpus, monkeypatch):
+    clips, stores = corpus
+    tables = {}
+    for batch in (joins.BATCH, 3):
+        monkeypatch.setattr(joins, "BATCH", batch)
+        with ClipTable(stamped(clips, MODALITIES), MODALITIES) as table:
+            located = table.locate("text", stores["text"])
+            tables[batch] = [(rows.tolist(), block.tolist()) for rows, block in located.vectors()], table.digest()
+    assert tables[3] == tables[joins.BATCH] == next(iter(tables.values()))
+
+
+def test_the_digest_tells_the_order_of_the_clips_and_which_rows_are_used(corpus):
+    clips, stores = corpus
+
+    def digests(clips):
+        with ClipTable(stamped(clips, ["text"]), ["text"]) as table:
+            return table.digest(), table.locate("text", stores["text"]).digest()
+
+    before = digests(clips)
+    assert digests(list(clips)) == before
+    assert digests(clips[::-1])[0] != before[0]
+    assert digests(clips[:-1])[0] != before[0]
+    stores["text"].write_part([Embedding("stranger", np.zeros(2, np.float32), 1)], {"stranger": "s"})
+    assert digests(clips) == before
+    clip = next(clip for clip, _ in pending(lambda: iter(clips), {"text": stores["text"]}, retry_failed=True))
+    stores["text"].write_part(
+        [Embedding(clip.clip_id, np.zeros(2, np.float32), 1)], {clip.clip_id: source_of(clip, "text")}
+    )
+    assert digests(clips)[0] == before[0]
+    assert digests(clips)[1] != before[1]
+
+
+def test_every_id_is_told_once_in_order(corpus):
+    _, stores = corpus
+    expected = sorted({clip_id for store in stores.values() for clip_id, _ in store.done()})
+    assert list(all_clip_ids(stores.values())) == expected
+
+
+def test_a_torn_part_is_refused_by_its_name_from_within_a_join(corpus):
+    clips, stores = corpus
+    path = stores["visual"].parts()[5]
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(PipelineError, match=rf"cannot read .*{path.name} .*; delete this file and extract again"):
+        list(pending(lambda: iter(clips), stores))
+
+
+def test_two_clips_with_one_id_are_refused():
+    with pytest.raises(PipelineError, match="two clips with the id 'a'; ids must be unique: run prepare again"):
+        ClipTable([("a", [ANY_STAMP]), ("b", [ANY_STAMP]), ("a", [ANY_STAMP])], ["text"])
+
+
+def test_a_disk_that_is_too_small_for_a_join_is_said(monkeypatch):
+    monkeypatch.setattr(joins, "MEMORY", "1MB")
+    clips = ((f"a clip with a rather long name {row}", [str(row)]) for row in range(200_000))
+    with pytest.raises(PipelineError, match="cannot join clips by DuckDB: .*; free some space, or set TMPDIR"):
+        ClipTable(clips, ["text"])
