@@ -59,8 +59,8 @@ test-browser: $(READY) ## the tests of the report's page, in a headless Chromium
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || $(INSTALL_CHROMIUM)
 	$(PY) -m pytest -n 1 -m browser $(ARGS)
 
-test-ray: $(READY) ## the tests of extraction on Ray: a head and two workers as processes of their own, really killed
-	$(PY) -m pytest -m ray $(ARGS)
+test-ray: $(READY) ## the tests on clusters, really killed: Ray's head and two workers, torchrun; a quarter of an hour
+	$(PY) -m pytest -m cluster $(ARGS)
 
 lint: $(READY) ## format, lint and type checks, and where PyPI answers the audit, which stops nothing
 	.venv/bin/ruff format --check .

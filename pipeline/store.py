@@ -172,7 +172,7 @@ class EmbeddingStore:
             if path.name == _FAILURES:
                 yield _failure_batch([astuple(failure) for failure in _read_failures(path)])
             elif path.suffix == ".parquet":
-                for table in _row_groups(path, FAILURE_COLUMNS, _are_strings, "delete it to try again"):
+                for table in _row_groups(path, FAILURE_COLUMNS, _are_strings):
                     yield from table.combine_chunks().to_batches()
 
     def add_failures(self, failures: Iterable[Failure]) -> None:
@@ -442,11 +442,11 @@ def _read_part(path: Path, columns: Sequence[str], dim: int) -> Iterator[pa.Tabl
     def as_written(name: str, column: pa.ChunkedArray) -> bool:
         return _is_as_written(name, column, dim)
 
-    return _row_groups(path, columns, as_written, "delete this file and extract again")
+    return _row_groups(path, columns, as_written)
 
 
 def _row_groups(
-    path: Path, columns: Sequence[str], as_written: Callable[[str, pa.ChunkedArray], bool], what_to_do: str
+    path: Path, columns: Sequence[str], as_written: Callable[[str, pa.ChunkedArray], bool]
 ) -> Iterator[pa.Table]:
     """The columns of a file, a row group at a time.
 
@@ -463,4 +463,4 @@ def _row_groups(
                 yield table
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise PipelineError(f"cannot read {path} ({reason}); {what_to_do}") from None
+        raise PipelineError(f"cannot read {path} ({reason}); delete this file and extract again") from None

@@ -20,7 +20,7 @@ from pipeline.ingest import FORMATS as IMPORT_FORMATS
 ROOT = Path(__file__).resolve().parents[1]
 ON_CLIPS = ("prepare", "transcribe", "pretrain-audio", "extract")
 STAGES = (*ON_CLIPS, "reduce", "train", "evaluate", "report", "predict", "run")
-COMMANDS = (*STAGES, "rerun", "status", "doctor", "export", "import")
+COMMANDS = (*ON_CLIPS, "compact", *STAGES[len(ON_CLIPS) :], "rerun", "status", "doctor", "export", "import")
 
 
 @pytest.fixture

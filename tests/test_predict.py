@@ -157,6 +157,7 @@ class _Halves:
     """Stands for a model that takes rows of NaN: visual alone agrees with the whole."""
 
     objective, view_names_, n_features_in_ = "any", ["text", "visual"], {"text": 2, "visual": 3}
+    labels_, confidence_ = np.array([0, 1, 1]), np.array([0.6, 0.9, 0.9])  # of its training
 
     def posteriors(self, views):
         own = {"text": [0.8, 0.2], "visual": [0.2, 0.8]}
@@ -174,6 +175,9 @@ def test_missing_rows_and_views_go_to_a_model_that_takes_them(tmp_path, capsys):
     # b: visual has no vote, since the clip has none
     assert assigned(tmp_path / "p.csv") == {"a": (1, 0.9, 0.5), "b": (1, 0.6, 0.0)}
     said = capsys.readouterr().out
+    told = json.loads((tmp_path / "drift.json").read_text())
+    assert (told["clips"], told["clips_of_the_training"], told["refit_due"]) == (2, 3, False)
+    assert "drift: 2 clips beside the 3 of the training: " in said
     assert "odour: not a view of this run (text, visual); left out" in said
     assert "2 clips have no prediction: c (no text, visual), d (nothing to go by)" in said
     alone = module._for_model(stand_in, Views(["a"], {"text": text[:1]}))

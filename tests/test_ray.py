@@ -24,7 +24,7 @@ from pipeline.features import exact_store
 from pipeline.prepare import manifest_of, prepare
 from pipeline.store import Failure
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.cluster
 WORKER_CPUS = 2
 
 

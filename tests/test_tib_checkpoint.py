@@ -53,9 +53,9 @@ def assert_same(model, whole):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"restarts": 2, "epochs": 40},
-        {"restarts": 1, "epochs": 40, "dtype": "float64"},
-        {"restarts": 2, "epochs": 200, "early_stop": True},
+        {"restarts": 2, "epochs": 24},
+        {"restarts": 1, "epochs": 24, "dtype": "float64"},
+        {"restarts": 2, "epochs": 100, "early_stop": True},
     ],
 )
 def test_killed_twice_and_ended(views, tmp_path, settings):
@@ -71,8 +71,8 @@ def test_killed_twice_and_ended(views, tmp_path, settings):
 
 def test_killed_in_the_second_schedule(views, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["tib.twin.fit"], "CLEARLY", -2.0)  # so that a second one there always is
-    path, settings = tmp_path / "checkpoint.pt", {"restarts": 2, "epochs": 30}
-    stages = killed_after(45, TIB(3, random_state=0, **settings), views, path)
+    path, settings = tmp_path / "checkpoint.pt", {"restarts": 2, "epochs": 20}
+    stages = killed_after(28, TIB(3, random_state=0, **settings), views, path)
     assert stages[-1][0] == "anchored"
     assert_same(
         TIB(3, random_state=0, **settings).fit(views, checkpoint=path), TIB(3, random_state=0, **settings).fit(views)

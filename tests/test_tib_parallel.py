@@ -172,7 +172,7 @@ def torchrun(folder: Path, *arguments: str) -> list[int]:
     return [int(step) for step in (folder / "steps").read_text().split()]
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_worker_that_is_killed_is_started_again_and_goes_on(tmp_path: Path) -> None:
     whole = torchrun(tmp_path / "whole")
     killed = torchrun(tmp_path / "killed", "kill")
