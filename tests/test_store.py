@@ -168,7 +168,7 @@ def test_torn_added_failures_are_refused_by_name(store):
     store.add_failures([Failure("a", "read", "undecodable", "x", "1")])
     path = next(store.folder.glob("failed-*"))
     path.write_bytes(path.read_bytes()[:60])
-    with pytest.raises(PipelineError, match=rf"cannot read .*{path.name} .*; delete it to try again"):
+    with pytest.raises(PipelineError, match=rf"cannot read .*{path.name} .*; delete this file and extract again"):
         store.failures()
 
 
