@@ -38,7 +38,7 @@ class Estimate:
     Attributes:
         seconds: what each part takes if nothing else limits it; they run beside each other, but for training.
         bottleneck: the part of extraction that takes longest.
-        extract_s, train_s: wall time.
+        extract_s, reduce_s, train_s, assign_s: wall time; all but the first on one machine.
         core_h, gpu_h: used.
         read_tb, stored_tb: of clips and of embeddings.
         price: in the currency of the prices; None where one is not given.
@@ -49,7 +49,9 @@ class Estimate:
     seconds: dict[str, float]
     bottleneck: str
     extract_s: float
+    reduce_s: float
     train_s: float
+    assign_s: float
     core_h: float
     gpu_h: float
     read_tb: float
@@ -68,24 +70,29 @@ def estimate(n_clips: int, fleet: Fleet, assumed: Mapping[str, Any]) -> Estimate
     core_s = n_clips * _core_s(clip, on_gpu=on_gpu)
     gpu_s = n_clips * sum(clip["gpu_s"][name] for name in ENCODERS) if on_gpu else 0.0
     seconds = {
-        "network": n_clips * clip["bytes"] / (fleet.nodes * float(node["network_bytes_s"])),
+        "network": n_clips * clip["bytes"] / (fleet.nodes * node["network_bytes_s"]),
         "cores": core_s / (fleet.nodes * fleet.cores),
         "gpus": gpu_s / (fleet.nodes * fleet.gpus) if on_gpu else 0.0,
     }
     bottleneck = max(seconds, key=lambda name: seconds[name])
-    # One machine trains: a network of so few weights gains nothing by more, and a sample tells all that it can learn.
-    trained = min(n_clips, train["most_clips"])
-    train_core_s = trained * train["core_s_a_clip"] * train["most_passes"]
+    alone = assumed["one_machine"]
+    trained = min(n_clips * train["passes"], train["most_anchors"])
+    train_core_s = trained * train["core_s_an_anchor"]
+    assign_core_s = n_clips * assumed["assign"]["core_s_a_clip"]
+    # A pass adds up the scatter matrix, a second one applies what it gives: both read every embedding.
+    scatter_s = n_clips * 2 * sum(dim**2 for dim in assumed["reduce"]["dims"]) / alone["float64_flop_s"]
+    reduce_s = scatter_s + 2 * n_clips * clip["stored_bytes"]["embeddings"] / alone["read_bytes_s"]
     stored = n_clips * sum(clip["stored_bytes"].values())
-    core_h, gpu_h = (core_s + train_core_s) / HOUR, gpu_s / HOUR
+    core_h = (core_s + train_core_s + assign_core_s + alone["cores"] * reduce_s) / HOUR
+    gpu_h = gpu_s / HOUR
     prices = assumed["prices"]
     costs = [prices["core_h"], prices["gpu_h"], prices["tb_month"]]
     price = None
     if all(cost is not None for cost in costs):
         price = core_h * costs[0] + gpu_h * costs[1] + stored / TERA * costs[2]
     return Estimate(
-        n_clips, fleet, seconds, bottleneck, seconds[bottleneck], train_core_s / min(2, fleet.cores), core_h, gpu_h,
-        n_clips * clip["bytes"] / TERA, stored / TERA, price,
+        n_clips, fleet, seconds, bottleneck, seconds[bottleneck], reduce_s, train_core_s / alone["cores"],
+        assign_core_s / alone["cores"], core_h, gpu_h, n_clips * clip["bytes"] / TERA, stored / TERA, price,
     )  # fmt: skip
 
 
@@ -156,7 +163,7 @@ class _Simulation:
         self.told, self.node = assumed["simulation"], assumed["node"]
         clip, on_gpu = assumed["clip"], fleet.gpus > 0
         cores_s = block * _core_s(clip, on_gpu=on_gpu) / fleet.cores
-        network_s = block * clip["bytes"] / float(self.node["network_bytes_s"])
+        network_s = block * clip["bytes"] / self.node["network_bytes_s"]
         gpu_s = block * sum(clip["gpu_s"][name] for name in ENCODERS) / fleet.gpus if on_gpu else 0.0
         # Within a node a block's clips are fetched, read and encoded at once: the slowest tells.
         self.task_s = max(cores_s, network_s, gpu_s)
@@ -210,7 +217,7 @@ class _Simulation:
 
 
 def read_assumptions(path: Path) -> dict[str, Any]:
-    """The content of an assumptions file; numbers may be written as 1.25e9 or 367_000."""
+    """The content of an assumptions file; large numbers as 367_000, as YAML takes 1e9 for a word."""
     values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return values
 

@@ -46,8 +46,11 @@ def test_a_price_needs_every_price(assumed):
     assert found.price == pytest.approx(0.04 * found.core_h + 2.0 * found.gpu_h + 20.0 * found.stored_tb)
 
 
-def test_of_a_sample_is_learned_where_there_are_too_many(assumed):
-    assert estimate(10**8, FARM, assumed).train_s == estimate(10**6, FARM, assumed).train_s
+def test_training_does_not_grow_for_ever_and_reducing_does(assumed):
+    some, many = (estimate(n, FARM, assumed) for n in (10**6, 10**8))
+    assert many.train_s == some.train_s
+    assert many.reduce_s == pytest.approx(100 * some.reduce_s)
+    assert many.assign_s == pytest.approx(100 * some.assign_s)
 
 
 def test_without_mishaps_the_simulation_is_the_estimate(assumed):
