@@ -27,9 +27,9 @@ import yaml
 from pipeline.align import Views
 from pipeline.config import Settings
 from pipeline.console import progress, say
-from pipeline.corpora.tables import format_table
+from pipeline.corpora.tables import format_table, table_chunks
 from pipeline.errors import PipelineError
-from pipeline.files import check_writable, link_or_copy, write_atomic
+from pipeline.files import check_writable, link_or_copy, write_atomic, write_chunks
 from pipeline.metrics import clustering_scores
 from pipeline.prepare import manifest_of
 from pipeline.provenance import arithmetic, environment, stable_hash
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from tib import TIB, StepReport
 
 OWN_AUDIO, OWN_INT8 = "audio.safetensors", "quantised/model.xml"  # in the run's folder
+SCORED_AT_MOST = 50_000  # clips, of which the lines tell scores
 MODEL_FORMAT = 3  # tib.persistence.FORMAT_VERSION, which is not loaded where there is nothing to train
 CHECKPOINT = "checkpoint.pt"  # in the run's folder while it is trained
 LINE_EVERY = {True: 10, False: 50}  # steps between two lines; the reference's as the published demo prints them
@@ -134,7 +135,9 @@ class _Reporter:
         self, bar: Any, clip_ids: Sequence[str], labels: Mapping[str, str], write: "Callable[[StepReport], None]"
     ) -> None:
         self.bar, self.write = bar, write
-        self.scored = [row for row, clip_id in enumerate(clip_ids) if clip_id in labels]
+        # Of a great many clips the clusters in the middle of training are a pass over all of them: not told.
+        told = clip_ids if len(clip_ids) <= SCORED_AT_MOST else []
+        self.scored = [row for row, clip_id in enumerate(told) if clip_id in labels]
         self.truth = [labels[clip_ids[row]] for row in self.scored]
         self.stability = float("nan")
         self.stage = ""
@@ -247,11 +250,12 @@ def _write(settings: Settings, views: Views, model: "TIB", inputs: Mapping[str, 
     for stale in ("run.json", "metrics.json", "report.html"):  # from here on the old run is not taken for whole
         (out / stale).unlink(missing_ok=True)
     said = zip(views.clip_ids, model.labels_, model.confidence_, model.agreement_, strict=True)
-    rows = [(clip_id, str(k), f"{confidence:.6f}", f"{agreement:.6f}") for clip_id, k, confidence, agreement in said]
-    write_atomic(out / "assignments.csv", format_table(("clip_id", "cluster", "confidence", "agreement"), rows))
-    restarts = zip(views.clip_ids, *model.restart_labels_.astype(str).tolist(), strict=True)
+    rows = ((clip_id, str(k), f"{confidence:.6f}", f"{agreement:.6f}") for clip_id, k, confidence, agreement in said)
+    write_chunks(out / "assignments.csv", table_chunks(("clip_id", "cluster", "confidence", "agreement"), rows))
+    by_clip = zip(views.clip_ids, model.restart_labels_.T, strict=True)
+    restarts = ((clip_id, *map(str, clusters)) for clip_id, clusters in by_clip)
     names = ("clip_id", *(f"restart_{r}" for r in range(len(model.restart_labels_))))
-    write_atomic(out / "restarts.csv", format_table(names, restarts))
+    write_chunks(out / "restarts.csv", table_chunks(names, restarts))
     # The last row has every term; the first ones, of the warm-up, may have one that it lacks.
     terms = dict.fromkeys(name for row in reversed(model.history_) for name in row if name not in ("step", "loss"))
     names = ("step", *terms, "loss")

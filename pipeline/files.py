@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -71,6 +71,17 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         raise _refused(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)  # gone already when the rename went through
+
+
+def write_chunks(path: Path, chunks: Iterable[str]) -> None:
+    """Writes a text that comes in pieces, as UTF-8, whole or not at all.
+
+    Raises:
+        PipelineError: as `write_atomic`.
+    """
+    with whole_file(path) as file:
+        for chunk in chunks:
+            file.write(chunk.encode("utf-8", "replace"))
 
 
 def _refused(path: Path, error: OSError) -> PipelineError:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.corpora import tables
 from pipeline.corpora.tables import (
     decode_text,
     format_table,
@@ -18,6 +19,7 @@ from pipeline.corpora.tables import (
     read_records,
     read_table,
     split_lines,
+    table_chunks,
 )
 from pipeline.errors import PipelineError
 
@@ -167,3 +169,13 @@ def test_our_own_long_texts_are_read_back_and_endless_ones_refused() -> None:
     with pytest.raises(ValueError, match=r"line 2: field larger than field limit"):
         parse_rows(format_table(("text",), [("x" * 1_100_000,)]))
     assert csv.field_size_limit() == limit
+
+
+def test_a_long_table_in_pieces_is_the_same_table(monkeypatch):
+    rows = [(f"c{n}", "=1" if n % 3 else "a\rb") for n in range(25)]
+    whole = format_table(("clip_id", "x"), rows)
+    monkeypatch.setattr(tables, "CHUNK_ROWS", 4)
+    pieces = list(table_chunks(("clip_id", "x"), iter(rows)))
+    assert len(pieces) == 7
+    assert [cells for _, cells in parse_rows("".join(pieces))] == [cells for _, cells in parse_rows(whole)]
+    assert "".join(table_chunks(("clip_id",), [])) == "clip_id\n"

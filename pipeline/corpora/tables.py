@@ -7,12 +7,14 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from pipeline.corpora.base import MAX_TRANSCRIPT, Corpus, Problem
 from pipeline.errors import PipelineError
 
 DELIMITERS = (",", ";", "\t")
+CHUNK_ROWS = 50_000  # of a table that is written
 # A quote that is never closed is looked for over this many lines; then the row that opened it is given up alone.
 _MAX_LINES_PER_ROW = 1000
 _HEAD_BYTES = 65536  # enough for any header, and under the csv module's limit for one cell
@@ -254,14 +256,21 @@ def format_table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> s
 
     A cell that a spreadsheet would take for a formula is marked (see `mark_cell`).
     """
-    records = [tuple(map(mark_cell, cells)) for cells in rows]
-    # csv quotes a cell for \n, its line end here, but not for a lone \r, at which a reader would cut it in two.
-    alone = any("\r" in cell for cells in records for cell in cells)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if alone else csv.QUOTE_MINIMAL)
-    writer.writerow(columns)
-    writer.writerows(records)
-    return text.getvalue()
+    return "".join(table_chunks(columns, rows))
+
+
+def table_chunks(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """The text of `format_table` in pieces, for tables that are not to be held."""
+    records = (tuple(map(mark_cell, cells)) for cells in rows)
+    some = [columns, *islice(records, CHUNK_ROWS)]
+    while some:
+        # csv quotes a cell for \n, its line end here, but not for a lone \r, at which a reader would cut it in two.
+        alone = any("\r" in cell for cells in some for cell in cells)
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if alone else csv.QUOTE_MINIMAL)
+        writer.writerows(some)
+        yield text.getvalue()
+        some = list(islice(records, CHUNK_ROWS))
 
 
 def parse_rows(text: str) -> list[tuple[int, list[str]]]:
