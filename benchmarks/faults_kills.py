@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from benchmarks.fault_points import at_write
+from benchmarks.fault_points import KILLING, at_write
 from benchmarks.faults_left import differences, left, torn
 from benchmarks.faults_place import Place, Undisturbed
 
@@ -18,19 +18,26 @@ KILLS_A_TRIAL = 5
 
 
 def kills(
-    place: Place, known: dict[str, Undisturbed], n: int, points: Sequence[str], rng: np.random.Generator
+    place: Place,
+    known: dict[str, Undisturbed],
+    n: int,
+    rng: np.random.Generator,
+    *,
+    points: Sequence[str] = KILLING,
+    writes: int = 1000,
 ) -> dict[str, dict[str, int]]:
     """Kills at random moments, and some at points of a write: stage -> counts of what came of them.
 
     Args:
         known: the stages.
         n: kills at random, dealt out to the stages evenly.
-        points: of fault_points.KILLING.
+        points: of a write.
+        writes: kills at most at each point of a stage.
     """
     counts = {}
     for stage, of in known.items():
         found = Counter(_at_random(place, stage, of, round(n / len(known)), rng))
-        found.update(_at_writes(place, stage, of, points))
+        found.update(_at_writes(place, stage, of, points, writes))
         counts[stage] = dict(found)
         print(f"kills: {stage}, {of.seconds:.1f} s undisturbed: {counts[stage]}", flush=True)
     return counts
@@ -53,15 +60,15 @@ def _at_random(place: Place, stage: str, of: Undisturbed, n: int, rng: np.random
         yield from _ends_well(place, stage, of)
 
 
-def _at_writes(place: Place, stage: str, of: Undisturbed, points: Sequence[str]) -> Iterator[str]:
+def _at_writes(place: Place, stage: str, of: Undisturbed, points: Sequence[str], most: int) -> Iterator[str]:
     """At each of the points: killed at the first, taken up and killed at the second from there, and so on."""
     for point in points:
         place.restore(of.before)
-        nth = 1
-        while place.run(stage, fault=at_write(point, nth)).code == -signal.SIGKILL:
+        for nth in range(1, most + 1):
+            if place.run(stage, fault=at_write(point, nth)).code != -signal.SIGKILL:
+                break
             yield f"killed {point}"
             yield from (f"torn: {path}" for path in torn(place.trial))
-            nth += 1
         yield from _ends_well(place, stage, of)
 
 

@@ -144,7 +144,9 @@ def test_every_stage_and_option_exists():
 
 
 def test_every_option_named_in_the_text_exists():
-    known = set().union(*stages().values()) | {"--help", "--config", "--local-dir"}
+    known = (
+        set().union(*stages().values()) | {"--help", "--config", "--local-dir"} | {"--max-restarts", "--nproc-per-node"}
+    )
     for page, line in code_lines():
         for option in re.findall(r"^--[a-z-]+", line):
             assert option in known, f"{page}: `{line}`"

@@ -8,6 +8,8 @@ import pytest
 import tib.checkpoint
 from tib import TIB
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 class Killed(Exception):
     pass

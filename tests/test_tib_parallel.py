@@ -101,6 +101,7 @@ def _drawn(rank: int, folder: str) -> None:
         distributed.destroy_process_group()
 
 
+@pytest.mark.cluster
 def test_a_seed_that_is_drawn_is_the_same_in_all(tmp_path: Path) -> None:
     multiprocessing.spawn(_drawn, (str(tmp_path),), nprocs=2)
     first, second = (TIB.load(tmp_path / str(rank)) for rank in range(2))
