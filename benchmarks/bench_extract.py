@@ -46,7 +46,9 @@ from pipeline import hardware
 from pipeline.config import ExtractSettings
 from pipeline.console import Output, output
 from pipeline.encoders import precision_for
-from pipeline.extract import open_job, run_jobs
+from pipeline.engines.local import run_jobs
+from pipeline.extract import open_job
+from pipeline.ledger import Ledger
 from pipeline.meters import Meter
 from pipeline.readers import Readers
 
@@ -248,13 +250,17 @@ def _stage(
         recipes = {
             m: {"dim": extractor.dim, "weights": extractor.weights_record} for m, extractor in extractors.items()
         }
-        jobs = [open_job(Path(folder), m, e, recipes[m], "bench", clips) for m, e in extractors.items()]
-        with patch.object(Meter, "advance", noticed), Readers(ExtractSettings()) as readers:
+        with (
+            Ledger(lambda: clips, tuple(extractors)) as ledger,
+            patch.object(Meter, "advance", noticed),
+            Readers(ExtractSettings()) as readers,
+        ):
+            jobs = [open_job(Path(folder), m, e, recipes[m], "bench", ledger) for m, e in extractors.items()]
             readers.wait_until_ready()  # `extract` starts them before it loads the encoders
             started = time.perf_counter()
-            run_jobs(jobs, clips, ExtractSettings(), readers)
+            run_jobs(jobs, ledger, ExtractSettings(), readers)
             seconds = time.perf_counter() - started
-        failed = [failure for job in jobs for failure in job.failures.values()]
+        failed = [failure for job in jobs for failure in job.store.failures().values()]
         if failed:
             raise RuntimeError(f"{len(failed)} clips failed, e.g. {failed[0]}")
         return seconds, first[0], {job.modality: job.store.read() for job in jobs}

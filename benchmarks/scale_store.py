@@ -1,7 +1,7 @@
 """How the store's time and memory grow with the clips: synthetic corpora of three modalities, from parts to views.
 
 `python -m benchmarks.scale_store` prints JSON; --quick takes minutes. Each size runs in a process of its own, so that
-its peak of resident memory is its own. What is timed are the functions that the stages call, on real files: a manifest
+its peak of resident memory is its own. What is timed are the functions that the stages call, on real files: a list
 of clips cut from one recording, parts of 60-d float32 embeddings, aligned views.
 """
 
@@ -13,20 +13,25 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline.align import Views, iter_clip_ids, read_views
 from pipeline.compact import compact
 from pipeline.config import Settings
+from pipeline.console import Output, output
 from pipeline.corpora.base import CorpusClip
 from pipeline.encoders import request_of
-from pipeline.features import chosen_stores, pending
-from pipeline.files import whole_file, write_atomic
-from pipeline.manifest import iter_manifest, to_clip
+from pipeline.extract import extract
+from pipeline.features import chosen_stores
+from pipeline.manifest import Manifest, to_clip
+from pipeline.prepare import prepare
 from pipeline.reduce import reduce
 from pipeline.sources import source_of
 from pipeline.store import EmbeddingStore
@@ -46,14 +51,24 @@ def clips(n: int) -> Iterator[CorpusClip]:
         )
 
 
-def write_corpus(settings: Settings, root: Path, n: int) -> None:
-    """The recording, which nothing decodes, and the manifest of its clips."""
+def write_list(root: Path, n: int) -> None:
+    """The recording, which nothing decodes, and a Parquet list of its clips."""
+    root.mkdir()
     (root / "stream.mp4").write_bytes(b"a long recording")
-    write_atomic(settings.work / "corpus.json", json.dumps({"kind": "folder", "root": str(root)}))
-    names = ("clip_id", "media", "start_s", "end_s", "transcript")
-    with whole_file(settings.work / "manifest.jsonl") as file:
-        for clip in clips(n):
-            file.write(json.dumps({name: getattr(clip, name) for name in names}).encode() + b"\n")
+    columns = {
+        "clip_id": "clip_id",
+        "file": "media",
+        "start_s": "start_s",
+        "end_s": "end_s",
+        "transcript": "transcript",
+    }
+    waiting, writer = clips(n), None
+    while some := list(islice(waiting, PART_ROWS)):
+        table = pa.table({column: [getattr(clip, name) for clip in some] for column, name in columns.items()})
+        writer = writer or pq.ParquetWriter(root / "clips.parquet", table.schema)
+        writer.write_table(table)
+    if writer:
+        writer.close()
 
 
 def write_stores(settings: Settings, root: Path, n: int) -> None:
@@ -76,11 +91,9 @@ def write_stores(settings: Settings, root: Path, n: int) -> None:
             store.write_rows([clip.clip_id for clip in part], stamps, hidden @ factors + noise, [1] * len(part))
 
 
-def count_pending(settings: Settings, root: Path) -> int:
-    """How many clips a second run would embed."""
-    stores = dict(chosen_stores(settings, "bench"))
-    path = settings.work / "manifest.jsonl"
-    return sum(1 for _ in pending(lambda: (to_clip(clip, root) for clip in iter_manifest(path)), stores))
+def extract_again(settings: Settings, root: Path) -> int:
+    """A second run, as the command makes it; how many clips have failed."""
+    return extract(settings, Manifest(settings.work / "manifest.jsonl"), root)
 
 
 def compact_all(settings: Settings) -> int:
@@ -103,11 +116,14 @@ def measure(n: int, folder: Path) -> dict[str, Any]:
     Raises:
         RuntimeError: a step found other than it should.
     """
-    settings = Settings(workdir=folder / "work", reduce={"dim": 16})
+    root = folder / "clips"
+    corpus = {"kind": "parquet", "root": root}
+    settings = Settings(workdir=folder / "work", corpus=corpus, reduce={"dim": 16})
     steps: dict[str, tuple[Callable[[], Any], Any]] = {
-        "manifest": (partial(write_corpus, settings, folder, n), None),
-        "write": (partial(write_stores, settings, folder, n), None),
-        "resume": (partial(count_pending, settings, folder), 0),
+        "list": (partial(write_list, root, n), None),
+        "prepare": (partial(prepare, settings), 0),
+        "write": (partial(write_stores, settings, root, n), None),
+        "resume": (partial(extract_again, settings, root), 0),
         "join_and_reduce": (partial(reduce, settings), None),
         "read": (partial(read_all, settings), n),
         "compact": (partial(compact_all, settings), ...),
@@ -115,7 +131,8 @@ def measure(n: int, folder: Path) -> dict[str, Any]:
     seconds, cpu_seconds, peaks = {}, {}, {}
     for name, (step, expected) in steps.items():
         began, cpu_began = time.perf_counter(), time.process_time()
-        found = step()
+        with output(Output(quiet=True)):
+            found = step()
         seconds[name], cpu_seconds[name] = time.perf_counter() - began, time.process_time() - cpu_began
         peaks[name] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         if expected is not ... and found != expected:

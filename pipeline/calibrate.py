@@ -25,6 +25,7 @@ from pipeline.encoders import build
 from pipeline.errors import PipelineError
 from pipeline.files import check_writable
 from pipeline.hardware import threads_of
+from pipeline.ledger import Ledger
 from pipeline.provenance import stable_hash, versions
 from pipeline.readers import Readers
 
@@ -38,11 +39,11 @@ MIN_CLIPS = 2
 LOW_COSINE = 0.99
 
 
-def calibrate_if_wanted(settings: Settings, clips: Sequence[Clip], readers: Readers) -> None:
+def calibrate_if_wanted(settings: Settings, ledger: Ledger, readers: Readers) -> None:
     """Makes the int8 network where the settings ask for one of this corpus' own and there is none yet.
 
     Args:
-        clips: the corpus', in order. Frames are taken from clips spread evenly over them, every sixth held out.
+        ledger: of the corpus. Frames are taken from clips spread evenly over it, every sixth held out.
     Raises:
         PipelineError: it cannot be made: too few clips with a picture, a package that is missing, a full disk.
     """
@@ -55,16 +56,17 @@ def calibrate_if_wanted(settings: Settings, clips: Sequence[Clip], readers: Read
     torch.set_num_threads(threads_of(settings.extract.threads))
     plain = visual.in_torch().model_copy(update={"device": "cpu", "precision": "fp32"})
     extractor = cast("FrameExtractor", build("visual", plain))
-    prepared = _prepared(extractor, _spread(clips, plain), readers)
+    prepared = _prepared(extractor, _spread(ledger, plain), readers)
     calibrated_on = [item for index, item in enumerate(prepared) if index % HELD_OUT_EVERY]
     _make(settings.own_int8.parent, extractor, calibrated_on, held_out=prepared[::HELD_OUT_EVERY])
 
 
-def _spread(clips: Sequence[Clip], visual: VisualSettings) -> list[Clip]:
+def _spread(ledger: Ledger, visual: VisualSettings) -> list[Clip]:
     """As many clips as give the frames that are wanted, evenly over all."""
     a_clip = min(visual.frames_per_clip or FRAMES_A_CLIP, FRAMES_A_CLIP)
-    n = min(len(clips), math.ceil((MAX_FRAMES + HELD_OUT_FRAMES) / a_clip))
-    return [clips[i * len(clips) // n] for i in range(n)]
+    n = min(ledger.n_clips, math.ceil((MAX_FRAMES + HELD_OUT_FRAMES) / a_clip))
+    chosen = {i * ledger.n_clips // n for i in range(n)}
+    return [clip for row, clip in enumerate(ledger.clips()) if row in chosen]
 
 
 def _prepared(extractor: "FrameExtractor", clips: Sequence[Clip], readers: Readers) -> list[Prepared]:

@@ -75,7 +75,9 @@ class CorpusSettings(Section):
         None, description="how a raw label becomes a class (pipeline/corpora/label_rules.py)"
     )
     labels_csv: str | None = Field(None, description="mosi: a CSV with clip_id,label, for the raw layout")
-    table: str | None = Field(None, description="folder: CSV of the clips, relative to root")
+    table: str | None = Field(
+        None, description="the list of the clips, relative to root; folder: a CSV, parquet: a file or a pattern"
+    )
     file_column: str | None = Field(None, description="folder, hf: column with the media file")
     transcript_column: str | None = Field(None, description="folder, hf: column with the words")
     label_column: str | None = Field(

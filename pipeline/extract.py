@@ -5,12 +5,12 @@ chunks of the manifest's order; a chunk is prepared, then encoded, and a modalit
 done. A chunk always holds the same clips, so a run that was killed ends with the numbers of one that was not.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from extractors.base import Extractor
-from extractors.clip import Clip
 from pipeline.calibrate import calibrate_if_wanted
 from pipeline.config import ExtractSettings, Settings
 from pipeline.console import say, table
@@ -21,15 +21,15 @@ from pipeline.engines.local import run_jobs
 from pipeline.engines.on_ray import run_on_ray
 from pipeline.errors import PipelineError
 from pipeline.features import exact_store
+from pipeline.ledger import Ledger
 from pipeline.manifest import to_clip
 from pipeline.readers import Readers
-from pipeline.sources import sources_of
-from pipeline.store import EmbeddingStore
+from pipeline.store import EmbeddingStore, Failure
 
 
 def extract(
     settings: Settings,
-    manifest: Sequence[CorpusClip],
+    manifest: Iterable[CorpusClip],
     root: Path,
     *,
     only: Sequence[str] = (),
@@ -39,7 +39,7 @@ def extract(
     """Embeds every clip that is not in the store yet.
 
     Args:
-        manifest: the corpus' clips, in order.
+        manifest: the corpus' clips, in order: what can be gone through several times, a list or a `Manifest`.
         root: folder their media paths are relative to.
         only: modalities; none means all that are switched on.
         retry_failed: also those that failed before and have not changed since.
@@ -51,17 +51,20 @@ def extract(
             done is kept.
     """
     modalities = _chosen(settings.extract, only)
-    clips = [to_clip(clip, root) for clip in manifest]
-    with Readers(settings.extract) as readers:
-        jobs = [_plan(settings, modality, clips, retry_failed, readers) for modality in modalities]
-        active = [job for job in jobs if job.pending]
+    with (
+        Readers(settings.extract) as readers,
+        Ledger(lambda: (to_clip(clip, root) for clip in manifest), modalities) as ledger,
+    ):
+        jobs = [_plan(settings, modality, ledger, retry_failed, readers) for modality in modalities]
+        active = [job for job in jobs if job.n_pending]
         if active and settings.engine.kind == "ray":
-            run_on_ray(active, clips, settings, max_failures=max_failures)
+            run_on_ray(active, ledger, settings, max_failures=max_failures)
         elif active:
-            run_jobs(active, clips, settings.extract, readers, max_failures=max_failures)
-    for job in jobs:  # a clip that was mended is no failure any more
-        job.store.write_failures(job.failures.values())
-    _summary(jobs, len(clips), nothing_to_do=not active)
+            run_jobs(active, ledger, settings.extract, readers, max_failures=max_failures)
+        for job in active:  # a clip that was mended is no failure any more
+            ledger.account(job.modality, job.store)
+        failed = {job.modality: fold_failures(job, ledger) for job in jobs}
+    _summary(jobs, failed, ledger.n_clips, nothing_to_do=not active)
     if any(job.n_left for job in jobs):
         left = ", ".join(f"{job.n_left} {job.modality}" for job in jobs if job.n_left)
         raise PipelineError(
@@ -82,51 +85,60 @@ def _chosen(settings: ExtractSettings, only: Sequence[str]) -> tuple[str, ...]:
     return chosen
 
 
-def _plan(settings: Settings, modality: str, clips: Sequence[Clip], retry_failed: bool, readers: Readers) -> Job:
+def _plan(settings: Settings, modality: str, ledger: Ledger, retry_failed: bool, readers: Readers) -> Job:
     """What is left to do for a modality. The encoder is loaded only if something is."""
     section, keep_sequence = getattr(settings.extract, modality), settings.extract.keep_sequence
-    job = account(settings, modality, clips, retry_failed=retry_failed)
-    if job is None or job.pending:
+    store = exact_store(settings, modality)
+    job = _job(modality, store, ledger, retry_failed) if store else None
+    if job is None or job.n_pending:
         if modality != "text" and settings.engine.kind == "local":
             readers.start()  # beside the loading of the encoder
         if modality == "visual":
-            calibrate_if_wanted(settings, clips, readers)
+            calibrate_if_wanted(settings, ledger, readers)
         extractor = build(modality, section)
         recipe = recipe_of(modality, section, extractor, keep_sequence=keep_sequence)
         request = request_of(modality, section, keep_sequence=keep_sequence)
-        store = EmbeddingStore.create(settings.work / "features", modality, recipe, request)
-        job = _job(modality, store, clips, retry_failed)
+        made = EmbeddingStore.create(settings.work / "features", modality, recipe, request)
+        if job is None or made.folder != job.store.folder:  # weights on a hub can change
+            job = _job(modality, made, ledger, retry_failed)
         job.extractor = extractor
     return job
 
 
 def open_job(
-    features: Path, modality: str, extractor: Extractor, recipe: dict[str, Any], request: str, clips: Sequence[Clip]
+    features: Path, modality: str, extractor: Extractor, recipe: dict[str, Any], request: str, ledger: Ledger
 ) -> Job:
     """The job of an extractor that is loaded already, its store made where there is none."""
-    job = _job(modality, EmbeddingStore.create(features, modality, recipe, request), clips, retry_failed=False)
+    job = _job(modality, EmbeddingStore.create(features, modality, recipe, request), ledger, retry_failed=False)
     job.extractor = extractor
     return job
 
 
-def account(settings: Settings, modality: str, clips: Sequence[Clip], *, retry_failed: bool = False) -> Job | None:
-    """What is done, failed and pending of a modality, without its encoder; None where nothing was begun."""
-    store = exact_store(settings, modality)
-    return _job(modality, store, clips, retry_failed) if store else None
+def _job(modality: str, store: EmbeddingStore, ledger: Ledger, retry_failed: bool) -> Job:
+    return Job(modality, store, *ledger.account(modality, store, retry_failed=retry_failed))
 
 
-def _job(modality: str, store: EmbeddingStore, clips: Sequence[Clip], retry_failed: bool) -> Job:
-    done = store.done()
-    sources = sources_of(clips, modality, done)
-    pending = {clip_id for clip_id, _ in sources.items() - set(done)}
-    failures = {
-        clip_id: failure
-        for clip_id, failure in store.failures().items()
-        if not retry_failed and clip_id in pending and sources[clip_id] == failure.source
-    }
-    pending -= failures.keys()
-    n_skipped = len(clips) - len(pending) - len(failures)
-    return Job(modality, store, sources, pending, failures, n_skipped, n_failed_before=len(failures))
+class Failed(NamedTuple):
+    """The failures that are left: how many of each cause, and the first."""
+
+    causes: Counter[str]
+    first: Failure | None
+
+
+def fold_failures(job: Job, ledger: Ledger) -> Failed:
+    """Writes the failures that the ledger knows of as failures.csv, in place of what is there."""
+    causes: Counter[str] = Counter()
+    firsts: list[Failure] = []
+
+    def counted() -> Iterator[Failure]:
+        for failure in ledger.failures(job.modality):
+            causes[failure.cause] += 1
+            if not firsts:
+                firsts.append(failure)
+            yield failure
+
+    job.store.write_failures(counted())
+    return Failed(causes, next(iter(firsts), None))
 
 
 def _named(job: Job) -> str:
@@ -134,27 +146,26 @@ def _named(job: Job) -> str:
     return job.modality if trained else f"{job.modality} (RANDOM weights, untrained)"
 
 
-def _summary(jobs: Sequence[Job], n_clips: int, *, nothing_to_do: bool) -> None:
+def _summary(jobs: Sequence[Job], failed: Mapping[str, Failed], n_clips: int, *, nothing_to_do: bool) -> None:
     for job in jobs:
-        for note in job.notes[:5]:
+        for note in job.notes:
             say(f"extract: {job.modality}: {note}")
-        if len(job.notes) > 5:
-            say(f"extract: {job.modality}: and {len(job.notes) - 5} more like these")
+        if job.n_notes > len(job.notes):
+            say(f"extract: {job.modality}: and {job.n_notes - len(job.notes)} more like these")
         for what, count in job.counts.items():
             say(f"extract: {job.modality}: {count} of {job.n_units} {what}")
     if nothing_to_do:
         say(f"extract: nothing to do: {n_clips} clips accounted for in {', '.join(j.modality for j in jobs)}")
-    rows = [(_named(j), j.n_done, j.n_failed, j.n_skipped, j.n_left, n_clips) for j in jobs]
+    rows = [
+        (_named(j), j.n_done, j.n_failed, n_clips - j.n_pending - j.n_failed_before, j.n_left, n_clips) for j in jobs
+    ]
     columns = ("modality", "done now", "failed", "done before", "not tried", "clips")
     table(f"extract: {n_clips} clips", columns, rows)
     for job in jobs:
-        causes: dict[str, int] = {}
-        for failure in job.failures.values():
-            causes[failure.cause] = causes.get(failure.cause, 0) + 1
-        if causes:
+        causes, first = failed[job.modality]
+        if first:
             told = ", ".join(f"{count} {cause}" for cause, count in sorted(causes.items()))
             say(f"extract: {job.modality}: {told}: see {job.store.folder / 'failures.csv'}")
-            first = next(iter(job.failures.values()))
             say(f"  e.g. {first.clip_id}: {first.message}")
         if job.n_failed == n_clips > 1:
             say(f"  no clip has {job.modality}: leave it out with --set extract.{job.modality}=null")

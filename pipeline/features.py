@@ -1,14 +1,13 @@
 """A workdir's embeddings: which store belongs to the settings at hand, and the stamps its rows must have."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
 from extractors.clip import Clip
 from pipeline.config import Settings
 from pipeline.console import say
 from pipeline.encoders import request_of
 from pipeline.errors import PipelineError
-from pipeline.joins import ClipTable
-from pipeline.sources import source_of, sources_of
+from pipeline.sources import sources_of
 from pipeline.store import EmbeddingStore
 
 
@@ -50,34 +49,6 @@ def chosen_stores(settings: Settings, stage: str) -> dict[str, EmbeddingStore]:
     if not stores:
         raise PipelineError(f"no embeddings in {settings.work / 'features'}; run `extract` first, with the same config")
     return stores
-
-
-def stamped(clips: Iterable[Clip], modalities: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """The clips as `ClipTable` takes them: clip_id, and what each modality's embedding would be made from now."""
-    return ((clip.clip_id, [source_of(clip, modality) for modality in modalities]) for clip in clips)
-
-
-def pending(
-    clips: Callable[[], Iterable[Clip]],
-    stores: Mapping[str, EmbeddingStore | None],
-    *,
-    retry_failed: bool = False,
-) -> Iterator[tuple[Clip, dict[str, str]]]:
-    """The clips that a store lacks and that did not fail as they are now; none of them in a list.
-
-    Args:
-        clips: gives the corpus in its order, each time it is called: once to look, once to pass on.
-        stores: by modality; None where nothing was begun.
-        retry_failed: also those that failed before and have not changed since.
-    Yields:
-        (clip, modality -> stamp of what to embed), in the corpus' order.
-    Raises:
-        PipelineError: a part or a manifest that cannot be read; two clips with one id.
-    """
-    with ClipTable(stamped(clips(), tuple(stores)), tuple(stores)) as table:
-        numbered = enumerate(clips())
-        for row, wanted in table.pending(stores, retry_failed=retry_failed):
-            yield next(clip for number, clip in numbered if number == row), wanted
 
 
 def _only_store(settings: Settings, modality: str, stage: str) -> EmbeddingStore | None:

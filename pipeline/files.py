@@ -1,5 +1,6 @@
 """Writing files whole or not at all."""
 
+import filecmp
 import os
 import shutil
 import tempfile
@@ -73,15 +74,28 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)  # gone already when the rename went through
 
 
-def write_chunks(path: Path, chunks: Iterable[str]) -> None:
+def write_chunks(path: Path, chunks: Iterable[str]) -> bool:
     """Writes a text that comes in pieces, as UTF-8, whole or not at all.
 
+    Returns:
+        True if the file was written, False if it held this content already and was left alone.
     Raises:
         PipelineError: as `write_atomic`.
     """
-    with whole_file(path) as file:
-        for chunk in chunks:
-            file.write(chunk.encode("utf-8", "replace"))
+    try:
+        with whole_file(path) as file:
+            for chunk in chunks:
+                file.write(chunk.encode("utf-8", "replace"))
+            file.flush()
+            if is_local(path) and path.is_file() and filecmp.cmp(file.name, path, shallow=False):
+                raise _Unchanged
+    except _Unchanged:
+        return False
+    return True
+
+
+class _Unchanged(Exception):
+    """What was written is what is there."""
 
 
 def _refused(path: Path, error: OSError) -> PipelineError:

@@ -6,7 +6,7 @@ Arrow's own hash join takes 5.5 GB (docs/decisions.md). What it reads are Arrow 
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from pipeline.store import FAILED_SCHEMA, FAILURE_COLUMNS, EmbeddingStore
 MEMORY = "768MB"  # what DuckDB may hold; the rest goes to the system's folder for temporary files
 BATCH = 65_536  # rows a batch
 _KEYS = pa.schema([("place", pa.int64()), ("clip_id", pa.string()), ("source", pa.string())])
+_NUMBERED_FAILURES = pa.schema([("place", pa.int64()), *FAILED_SCHEMA])
 ANY_STAMP = UNREADABLE  # of a clip whose newest row will do, whatever it was made from
 # A file that is gone keeps what was made from it, as `sources_of` says.
 _SAME = (
@@ -133,6 +134,9 @@ class ClipTable:
         return self
 
     def __exit__(self, *of_an_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._engine.close()
 
     def _refuse_twins(self) -> None:
@@ -140,21 +144,45 @@ class ClipTable:
             for clip_id in batch["clip_id"].to_pylist():
                 raise PipelineError(f"two clips with the id {clip_id!r}; ids must be unique: run prepare again")
 
-    def pending(
-        self, stores: Mapping[str, EmbeddingStore | None], *, retry_failed: bool = False
-    ) -> Iterator[tuple[int, dict[str, str]]]:
-        """The clips that a store lacks.
+    def account(self, modality: str, store: EmbeddingStore | None, *, retry_failed: bool = False) -> tuple[int, int]:
+        """Finds the clips that a store lacks, for `pending`, and of those the ones that failed, for `failures`.
 
         Args:
-            stores: by modality; None where nothing was begun.
-            retry_failed: also those that failed before and have not changed since.
+            store: None where nothing was begun.
+            retry_failed: what failed before and has not changed since is pending.
+        Returns:
+            how many are pending, and how many have failed as they are now.
+        """
+        index = self.modalities.index(modality)
+        stamp = f"stamp_{index}"
+        self._engine.run(
+            f"""CREATE OR REPLACE TABLE pending_{index} AS SELECT row, clip_id, {stamp} AS stamp FROM clips
+            ANTI JOIN keys ON {_SAME.format(stamp=stamp)}""",  # noqa: S608 - names of our own
+            keys=(_KEYS, store.iter_done() if store else ()),
+        )
+        columns = ", ".join(f"failed.{name}" for name in FAILURE_COLUMNS)
+        self._engine.run(
+            f"""CREATE OR REPLACE TABLE failed_{index} AS SELECT place, {columns} FROM failed
+            JOIN pending_{index} AS undone ON undone.clip_id = failed.clip_id AND undone.stamp = failed.source
+            QUALIFY row_number() OVER (PARTITION BY failed.clip_id ORDER BY place DESC) = 1""",  # noqa: S608
+            failed=(_NUMBERED_FAILURES, _numbered(store.iter_failed() if store and not retry_failed else ())),
+        )
+        self._engine.run(
+            f"DELETE FROM pending_{index} WHERE clip_id IN (SELECT clip_id FROM failed_{index})"  # noqa: S608
+        )
+        n_pending, n_failed = self._engine.one(
+            f"SELECT (SELECT count(*) FROM pending_{index}), (SELECT count(*) FROM failed_{index})"  # noqa: S608
+        )
+        return n_pending, n_failed
+
+    def pending(self, modalities: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+        """What `account` found to be embedded in any of these modalities.
+
         Yields:
             (row of the clip, modality -> stamp of what to embed), in the corpus' order.
         """
-        selects = []
-        for index, modality in enumerate(self.modalities):
-            self._find_pending(index, stores[modality], retry_failed)
-            selects.append(f"SELECT row, {index} AS modality, stamp FROM pending_{index}")  # noqa: S608
+        indices = [self.modalities.index(modality) for modality in modalities]
+        selects = [f"SELECT row, {index} AS modality, stamp FROM pending_{index}" for index in indices]  # noqa: S608
         row, wanted = -1, dict[str, str]()
         for batch in self._engine.stream(f"{' UNION ALL '.join(selects)} ORDER BY row, modality"):
             for at, index, stamp in zip(*(batch[name].to_pylist() for name in batch.schema.names), strict=True):
@@ -165,17 +193,11 @@ class ClipTable:
         if wanted:
             yield row, wanted
 
-    def _find_pending(self, index: int, store: EmbeddingStore | None, retry_failed: bool) -> None:
-        stamp = f"stamp_{index}"
-        keys = store.iter_done() if store else ()
-        failed = store.iter_failed() if store and not retry_failed else ()
-        self._engine.run(
-            f"""CREATE OR REPLACE TABLE pending_{index} AS SELECT row, clips.{stamp} AS stamp FROM clips
-            ANTI JOIN keys ON {_SAME.format(stamp=stamp)}
-            ANTI JOIN failed ON clips.clip_id = failed.clip_id AND clips.{stamp} = failed.source""",  # noqa: S608
-            keys=(_KEYS, keys),
-            failed=(FAILED_SCHEMA, failed),
-        )
+    def failures(self, modality: str) -> Iterator[pa.RecordBatch]:
+        """The newest failure of each clip that `account` found to have failed, in the order they came."""
+        columns, index = ", ".join(FAILURE_COLUMNS), self.modalities.index(modality)
+        for batch in self._engine.stream(f"SELECT {columns} FROM failed_{index} ORDER BY place"):  # noqa: S608
+            yield batch.cast(FAILED_SCHEMA)
 
     def locate(self, modality: str, store: EmbeddingStore) -> "Located":
         """Finds the newest row with the present stamp for each clip that the store has."""
@@ -244,6 +266,29 @@ def all_clip_ids(stores: Iterable[EmbeddingStore]) -> Iterator[str]:
             yield from batch["clip_id"].to_pylist()
 
 
+def later_twins(ids: Iterable[tuple[int, str]]) -> Iterator[tuple[int, int]]:
+    """(row, the first row of the same id) of every row that is not the first, by row.
+
+    Args:
+        ids: (row, id), the rows ascending.
+    """
+    schema, waiting = pa.schema([("row", pa.int64()), ("id", pa.string())]), iter(ids)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        while some := list(islice(waiting, BATCH)):
+            rows, names = zip(*some, strict=True)
+            yield pa.RecordBatch.from_arrays([pa.array(rows, pa.int64()), pa.array(names, pa.string())], schema=schema)
+
+    with _Engine() as engine:
+        engine.run(
+            """CREATE TABLE later AS SELECT row, min(row) OVER (PARTITION BY id) AS first FROM ids
+            QUALIFY row > first""",
+            ids=(schema, batches()),
+        )
+        for batch in engine.stream("SELECT row, first FROM later ORDER BY row"):
+            yield from zip(batch["row"].to_pylist(), batch["first"].to_pylist(), strict=True)
+
+
 def superseded(store: EmbeddingStore) -> Iterator[Rows]:
     """Places of the rows that have a newer one of the same clip, ascending, a batch at a time."""
     with _Engine() as engine:
@@ -258,13 +303,12 @@ def superseded(store: EmbeddingStore) -> Iterator[Rows]:
 
 def newest_failures(failed: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Of each clip the failure that came last."""
-    numbered = pa.schema([("place", pa.int64()), *FAILED_SCHEMA])
     columns = ", ".join(FAILURE_COLUMNS)
     with _Engine() as engine:
         engine.run(
             """CREATE TABLE newest AS SELECT * FROM failed
             QUALIFY row_number() OVER (PARTITION BY clip_id ORDER BY place DESC) = 1""",
-            failed=(numbered, _numbered(failed)),
+            failed=(_NUMBERED_FAILURES, _numbered(failed)),
         )
         for batch in engine.stream(f"SELECT {columns} FROM newest ORDER BY place"):  # noqa: S608
             yield batch.cast(FAILED_SCHEMA)

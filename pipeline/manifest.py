@@ -11,7 +11,7 @@ from extractors.clip import Clip
 from pipeline.corpora.base import CorpusClip, Problem, natural_key
 from pipeline.corpora.tables import format_table, parse_rows
 from pipeline.errors import PipelineError
-from pipeline.files import write_atomic
+from pipeline.files import write_atomic, write_chunks
 from pipeline.records import read_record
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -30,27 +30,25 @@ _AGAIN = "run prepare again"
 
 
 def write_manifest(path: Path, clips: Iterable[CorpusClip]) -> bool:
-    """Writes manifest.jsonl: a JSON object a line, a line a clip, in the order given.
+    """Writes manifest.jsonl: a JSON object a line, a line a clip, in the order given, none of them held.
 
     The text is ASCII, other letters as JSON escapes: no line break hides in a transcript (U+2028), and every tool
     restores the same words.
 
+    Args:
+        clips: whose ids are unique; `read_manifest` refuses others.
     Returns:
         True if the file was written, False if it held this already.
     Raises:
-        ValueError: two clips with one id.
         PipelineError: the file cannot be written.
     """
-    seen: set[str] = set()
-    lines = []
-    for clip in clips:
-        if clip.clip_id in seen:
-            raise ValueError(f"two clips with the id {clip.clip_id!r}; ids must be unique")
-        seen.add(clip.clip_id)
-        values = {name: getattr(clip, name) for name in _TYPES}
-        told = {name: value for name, value in values.items() if value is not None or name not in _ONLY_WHERE_SET}
-        lines.append(json.dumps(told, allow_nan=False) + "\n")
-    return write_atomic(path, "".join(lines))
+    return write_chunks(path, map(_line, clips))
+
+
+def _line(clip: CorpusClip) -> str:
+    values = {name: getattr(clip, name) for name in _TYPES}
+    told = {name: value for name, value in values.items() if value is not None or name not in _ONLY_WHERE_SET}
+    return json.dumps(told, allow_nan=False) + "\n"
 
 
 def read_manifest(path: Path) -> list[CorpusClip]:
@@ -71,13 +69,22 @@ def read_manifest(path: Path) -> list[CorpusClip]:
     return clips
 
 
-def iter_manifest(path: Path) -> Iterator[CorpusClip]:
-    """The same, a clip at a time in memory. Whether an id comes twice is for who sees them all (`joins.ClipTable`).
+class Manifest:
+    """The clips of manifest.jsonl, in its order, read anew each time they are gone through: none of them is held.
 
-    Raises:
-        PipelineError: as `read_manifest`, when it comes to it.
+    Whether an id comes twice is for who sees them all (`joins.ClipTable`).
     """
-    return (clip for _, clip in _numbered(path))
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __iter__(self) -> Iterator[CorpusClip]:
+        """Clip by clip.
+
+        Raises:
+            PipelineError: as `read_manifest`, when it comes to it.
+        """
+        return (clip for _, clip in _numbered(self._path))
 
 
 def _numbered(path: Path) -> Iterator[tuple[int, CorpusClip]]:

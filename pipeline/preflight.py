@@ -164,9 +164,10 @@ def preflight(settings: Settings, readers: Readers) -> Preflight:
     if kind == "synthetic":
         kind, options = "folder", {}
     corpus = read_corpus(kind, settings.corpus.root, **options)
-    paths = {clip.media: to_clip(clip, corpus.root).media_path for clip in corpus.clips}
+    clips = list(corpus.clips)
+    paths = {clip.media: to_clip(clip, corpus.root).media_path for clip in clips}
     headers = _headers(paths, readers)
-    lengths = {clip.clip_id: _length_s(clip, headers[clip.media]) for clip in corpus.clips}
+    lengths = {clip.clip_id: _length_s(clip, headers[clip.media]) for clip in clips}
     known_s = [length_s for length_s in lengths.values() if length_s is not None]
     sizes = {media: _size(path) for media, path in paths.items()}
     modalities = settings.extract.modalities()
@@ -177,7 +178,7 @@ def preflight(settings: Settings, readers: Readers) -> Preflight:
         for p in corpus.problems
         if p.kind != "clip_without_transcript" or ("text" in modalities and p.where not in lengths)  # else told below
     ]
-    for clip in corpus.clips:
+    for clip in clips:
         length_s, n_bytes = lengths[clip.clip_id], sizes[clip.media]
         for what, message in _of_clip(clip, headers[clip.media], length_s, median_s, modalities):
             if what == "clip_without_transcript":
@@ -185,7 +186,7 @@ def preflight(settings: Settings, readers: Readers) -> Preflight:
             message = message.removeprefix(f"{paths[clip.media]}: ")  # the file stands beside it
             findings.append(Finding(what, clip.clip_id, message, clip.media, length_s, n_bytes))
     opened = {media: path for media, path in paths.items() if not isinstance(headers[media], ExtractionError)}
-    for clip, first in _repeated(corpus.clips, _contents(opened)):
+    for clip, first in _repeated(clips, _contents(opened)):
         message = f"the same as {first.clip_id}" + (f" ({first.media})" if first.media != clip.media else "")
         row = (clip.media, lengths[clip.clip_id], sizes[clip.media])
         findings.append(Finding("duplicate_content", clip.clip_id, message, *row))
@@ -193,12 +194,12 @@ def preflight(settings: Settings, readers: Readers) -> Preflight:
     findings.sort(key=lambda finding: order.index(finding.kind))
     return Preflight(
         layout=kind,
-        clips=len(corpus.clips),
+        clips=len(clips),
         files=len(paths),
         n_bytes=sum(size or 0 for size in sizes.values()),
         seconds=sum(known_s),
         median_s=median_s,
-        having={m: sum(_has(m, clip, headers[clip.media]) for clip in corpus.clips) for m in modalities},
+        having={m: sum(_has(m, clip, headers[clip.media]) for clip in clips) for m in modalities},
         findings=findings,
     )
 

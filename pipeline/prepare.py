@@ -1,6 +1,7 @@
 """Stage prepare: a corpus on disk -> manifest.jsonl and, apart, labels.csv; and a report of what does not match."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.config import Settings
@@ -26,15 +27,22 @@ def prepare(settings: Settings) -> int:
     corpus = read_corpus(settings.corpus.kind, settings.corpus.root, **settings.corpus.options())
     if settings.corpus.kind == "synthetic":
         say("prepare: a SYNTHETIC corpus, made here: drawn faces, synthesised voices, sentences from a lexicon")
-    work = settings.work
-    changed = write_manifest(work / "manifest.jsonl", fill(corpus.clips, work, Path(corpus.root).resolve()))
+    work, n_clips = settings.work, 0
+
+    def counted() -> Iterator[CorpusClip]:
+        nonlocal n_clips
+        for clip in fill(corpus.clips, work, Path(corpus.root).resolve()):
+            n_clips += 1
+            yield clip
+
+    changed = write_manifest(work / "manifest.jsonl", counted())
     root = {"kind": settings.corpus.kind, "root": str(Path(corpus.root).resolve())}
     changed |= write_atomic(work / "corpus.json", json.dumps(root, indent=2) + "\n")
     changed |= write_labels(work / "labels.csv", corpus.labels)
     write_problems(work / "problems.csv", corpus.problems)
     verb = "wrote" if changed else "nothing to do: up to date:"
     labelled = f"{len(corpus.labels)} with a label (kept apart)" if corpus.labels else "none with a label"
-    say(f"prepare: {verb} {work / 'manifest.jsonl'}: {len(corpus.clips)} clips, {labelled}")
+    say(f"prepare: {verb} {work / 'manifest.jsonl'}: {n_clips} clips, {labelled}")
     _tell(corpus.problems, work / "problems.csv")
     return sum(problem.kind in LOSING_KINDS for problem in corpus.problems)
 

@@ -26,10 +26,11 @@ from pipeline.align import CLIP_IDS, Aligned, Views, read_views
 from pipeline.config import Settings
 from pipeline.console import say
 from pipeline.errors import PipelineError
-from pipeline.features import chosen_stores, exact_store, stamped
+from pipeline.features import chosen_stores, exact_store
 from pipeline.files import write_atomic
 from pipeline.joins import ClipTable, Located
-from pipeline.manifest import corpus_root, iter_manifest, to_clip
+from pipeline.ledger import stamped
+from pipeline.manifest import Manifest, corpus_root, to_clip
 from pipeline.provenance import stable_hash, versions
 from pipeline.records import read_record
 from pipeline.reduction import Moments, Reduction, fit_reduction
@@ -90,7 +91,7 @@ def is_reduced(settings: Settings) -> bool:
 def _joined(settings: Settings) -> Iterator[tuple[ClipTable, dict[str, Located]]]:
     """The clips of the manifest, and which row of each modality's store is whose."""
     root = corpus_root(settings.work)
-    clips = (to_clip(clip, root) for clip in iter_manifest(settings.work / "manifest.jsonl"))
+    clips = (to_clip(clip, root) for clip in Manifest(settings.work / "manifest.jsonl"))
     stores = chosen_stores(settings, "reduce")
     with ClipTable(stamped(clips, tuple(stores)), tuple(stores)) as table:
         yield table, {modality: table.locate(modality, store) for modality, store in stores.items()}

@@ -17,7 +17,8 @@ from pipeline.corpora.base import CorpusClip
 from pipeline.corpora.tables import read_records
 from pipeline.errors import PipelineError
 from pipeline.evaluate import is_scored, labels_of
-from pipeline.extract import account
+from pipeline.features import exact_store
+from pipeline.ledger import Ledger
 from pipeline.manifest import read_labels, to_clip
 from pipeline.prepare import manifest_of
 from pipeline.records import Reduction, Run, Shape, TrainedAudio, read_metrics, read_record
@@ -110,19 +111,25 @@ def _status(settings: Settings) -> Status:
 
 def accounts(settings: Settings) -> list[Modality]:
     """Every modality that is switched on, with its counts; none without a manifest."""
-    clips = [to_clip(clip, root) for clip, root in _manifest(settings)]
-    found = []
-    for modality in settings.extract.modalities() if clips else ():
-        extractor = getattr(settings.extract, modality).backbone
-        job = account(settings, modality, clips)
-        if job is None:
-            found.append(Modality(modality, len(clips), 0, 0, len(clips), None, extractor, None, {}))
-            continue
-        causes = dict(sorted(Counter(failure.cause for failure in job.failures.values()).items()))
-        trained = bool(job.store.recipe["weights"].get("trained", True))
-        counts = (len(clips), job.n_skipped, job.n_failed, len(job.pending))
-        found.append(Modality(modality, *counts, job.store.fingerprint, extractor, trained, causes))
-    return found
+    found = _manifest(settings)
+    modalities = settings.extract.modalities()
+    if not found or not modalities:
+        return []
+    clips = [to_clip(clip, root) for clip, root in found]
+    with Ledger(lambda: clips, modalities) as ledger:
+        return [_account(settings, modality, ledger) for modality in modalities]
+
+
+def _account(settings: Settings, modality: str, ledger: Ledger) -> Modality:
+    extractor = getattr(settings.extract, modality).backbone
+    store = exact_store(settings, modality)
+    n_pending, n_failed = ledger.account(modality, store)
+    if store is None:
+        return Modality(modality, ledger.n_clips, 0, 0, n_pending, None, extractor, None, {})
+    causes = dict(sorted(Counter(failure.cause for failure in ledger.failures(modality)).items()))
+    trained = bool(store.recipe["weights"].get("trained", True))
+    counts = (ledger.n_clips, ledger.n_clips - n_pending - n_failed, n_failed, n_pending)
+    return Modality(modality, *counts, store.fingerprint, extractor, trained, causes)
 
 
 def _manifest(settings: Settings) -> list[tuple[CorpusClip, Path]]:

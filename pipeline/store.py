@@ -23,6 +23,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,9 +34,9 @@ from numpy.typing import NDArray
 from pydantic import StringConstraints
 
 from extractors.base import Embedding
-from pipeline.corpora.tables import format_table, read_records
+from pipeline.corpora.tables import iter_records, table_chunks
 from pipeline.errors import PipelineError
-from pipeline.files import write_atomic
+from pipeline.files import write_atomic, write_chunks
 from pipeline.provenance import stable_hash
 from pipeline.records import Shape, Store, read_record
 from pipeline.storage import listed
@@ -44,6 +45,7 @@ PARTS, FAILED_PARTS = "part-*.parquet", "failed-*.parquet"
 COMPACTION = "compaction.json"
 _FAILURES, _MADE_WITH = "failures.csv", "made_with.json"
 FAILURE_COLUMNS = ("clip_id", "stage", "cause", "message", "source")
+FAILURES_A_BATCH = 10_000
 FAILED_SCHEMA = pa.schema([(name, pa.string()) for name in FAILURE_COLUMNS])
 # Vectors hardly repeat a number: a dictionary of them is space spent.
 PARQUET = {"compression": "zstd", "use_dictionary": False}
@@ -170,7 +172,7 @@ class EmbeddingStore:
         """
         for path in listed(self.folder, "fail*") if files is None else files:
             if path.name == _FAILURES:
-                yield _failure_batch([astuple(failure) for failure in _read_failures(path)])
+                yield from _read_failures(path)
             elif path.suffix == ".parquet":
                 for table in _row_groups(path, FAILURE_COLUMNS, _are_strings):
                     yield from table.combine_chunks().to_batches()
@@ -186,13 +188,18 @@ class EmbeddingStore:
             write_atomic(path, _as_parquet(pa.Table.from_batches([_failure_batch(rows)])))
 
     def write_failures(self, failures: Iterable[Failure]) -> None:
-        """Replaces failures.csv, and whatever was added, by these rows; none leaves no file."""
-        rows = [astuple(failure) for failure in failures]
+        """Replaces failures.csv, and whatever was added, by these rows; none leaves no file.
+
+        Args:
+            failures: may be a stream, as long as it is not of what is replaced.
+        """
+        rows = (astuple(failure) for failure in failures)
         path = self.folder / _FAILURES
-        if rows:
-            write_atomic(path, format_table(FAILURE_COLUMNS, rows))
-        else:
+        first = next(rows, None)
+        if first is None:
             path.unlink(missing_ok=True)
+        else:
+            write_chunks(path, table_chunks(FAILURE_COLUMNS, chain([first], rows)))
         for part in listed(self.folder, FAILED_PARTS):
             part.unlink(missing_ok=True)
 
@@ -376,10 +383,12 @@ def _failure_batch(rows: Sequence[tuple[str, ...]]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist([dict(zip(FAILURE_COLUMNS, row, strict=True)) for row in rows], FAILED_SCHEMA)
 
 
-def _read_failures(path: Path) -> list[Failure]:
+def _read_failures(path: Path) -> Iterator[pa.RecordBatch]:
     try:
-        return [Failure(**row) for row in read_records(path)]
-    except (OSError, ValueError, KeyError, TypeError) as error:  # of Failure: other columns
+        records = iter_records(path)
+        while some := [Failure(**record) for record in islice(records, FAILURES_A_BATCH)]:
+            yield _failure_batch([astuple(failure) for failure in some])
+    except (OSError, ValueError, TypeError) as error:  # of Failure: other columns
         told = str(error) if isinstance(error, (OSError, ValueError)) else f"expected {', '.join(FAILURE_COLUMNS)}"
         raise PipelineError(f"cannot read {path} ({told}); delete it to try again") from None
 

@@ -5,7 +5,7 @@ transcripts.jsonl     clip_id, text, model, source: a JSON object a line; `sourc
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -69,8 +69,8 @@ def without_words(clip: CorpusClip) -> bool:
     return clip.transcribed_by is not None or not (clip.transcript or "").strip()
 
 
-def fill(clips: Sequence[CorpusClip], work: Path, root: Path) -> list[CorpusClip]:
-    """The clips, with a transcript that was made where the corpus has none; says how many.
+def fill(clips: Iterable[CorpusClip], work: Path, root: Path) -> Iterator[CorpusClip]:
+    """The clips one by one, with a transcript that was made where the corpus has none; says how many at the end.
 
     One that was made of other sound than the clip has now is passed over; so is one without words.
 
@@ -78,18 +78,20 @@ def fill(clips: Sequence[CorpusClip], work: Path, root: Path) -> list[CorpusClip
         root: folder that media paths are relative to.
     """
     made = read_transcripts(work)
-    filled, stale = [], 0
+    filled, stale = Counter[str](), 0
     for clip in clips:
         own = clip if clip.transcribed_by is None else replace(clip, transcript=None, transcribed_by=None)
         one = made.get(clip.clip_id) if without_words(own) else None
         if one is not None and one.source != source_of(to_clip(own, root), "audio"):
             one, stale = None, stale + 1
-        filled.append(replace(own, transcript=one.text, transcribed_by=one.model) if one and one.text else own)
-    for model, count in made_by(filled).items():
+        if one and one.text:
+            filled[one.model] += 1
+            own = replace(own, transcript=one.text, transcribed_by=one.model)
+        yield own
+    for model, count in filled.items():
         say(f"prepare: {count} clips without words have a transcript made by {model}")
     if stale:
         say(f"prepare: {stale} transcripts are of sound that has changed since, and are left out; run `transcribe`")
-    return filled
 
 
 def made_by(clips: Iterable[CorpusClip]) -> Mapping[str, int]:

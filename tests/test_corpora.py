@@ -331,7 +331,7 @@ def test_read_corpus_passes_its_options_on(mmsa: Path) -> None:
 
 
 def test_readers_are_imported_only_when_asked_for() -> None:
-    named = {"mosi", "mmsa", "folder", "meld", "iemocap", "crema_d", "ravdess", "grid", "hf", "synthetic"}
+    named = {"mosi", "mmsa", "folder", "meld", "iemocap", "crema_d", "ravdess", "grid", "hf", "parquet", "synthetic"}
     assert set(pipeline.corpora.READERS) == named
     code = "import sys, pipeline.corpora; print(sorted(m for m in sys.modules if m.startswith('pipeline.corpora.')))"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -8,8 +8,8 @@ from extractors.clip import Clip
 from pipeline import joins
 from pipeline.align import Aligned
 from pipeline.errors import PipelineError
-from pipeline.features import pending, stamped
 from pipeline.joins import ANY_STAMP, ClipTable, all_clip_ids
+from pipeline.ledger import Ledger, stamped
 from pipeline.sources import source_of, sources_of
 from pipeline.store import EmbeddingStore, Failure
 
@@ -41,8 +41,17 @@ def corpus(request, tmp_path):
     return clips, stores
 
 
+def pending(clips, stores, **options):
+    """(clip, modality -> stamp) of what the ledger says is to be embedded."""
+    with Ledger(lambda: clips, tuple(stores)) as ledger:
+        counts = {m: ledger.account(m, store, **options) for m, store in stores.items()}
+        found = [(clip, stamps) for _, clip, stamps in ledger.pending(list(stores))]
+    assert {m: sum(m in stamps for _, stamps in found) for m in stores} == {m: n for m, (n, _) in counts.items()}
+    return found
+
+
 def by_dicts(clips, store, modality, retry_failed):
-    """(clip_id, stamp) of what is pending: as extract works it out for corpora that fit into memory."""
+    """(clip_id, stamp) of what is pending, worked out in memory."""
     done, failed = store.done(), store.failures()
     wanted = sources_of(clips, modality, done)
     return {
@@ -56,7 +65,7 @@ def by_dicts(clips, store, modality, retry_failed):
 @pytest.mark.parametrize("retry_failed", [False, True])
 def test_what_is_pending_is_what_dicts_say_in_the_corpus_order(corpus, retry_failed):
     clips, stores = corpus
-    found = list(pending(lambda: iter(clips), stores, retry_failed=retry_failed))
+    found = pending(clips, stores, retry_failed=retry_failed)
     expected = {m: by_dicts(clips, store, m, retry_failed) for m, store in stores.items()}
     assert {m: {clip.clip_id: w[m] for clip, w in found if m in w} for m in MODALITIES} == expected
     order = [clip.clip_id for clip, _ in found]
@@ -64,19 +73,32 @@ def test_what_is_pending_is_what_dicts_say_in_the_corpus_order(corpus, retry_fai
     assert 0 < len(order) < len(clips)
 
 
+def test_failures_are_told_where_the_clip_is_as_it_was_and_not_embedded_since(corpus):
+    clips, stores = corpus
+    with Ledger(lambda: clips, MODALITIES) as ledger:
+        for modality, store in stores.items():
+            undone = dict(by_dicts(clips, store, modality, retry_failed=True).items())
+            expected = {i: f for i, f in store.failures().items() if undone.get(i) == f.source}
+            _, n_failed = ledger.account(modality, store)
+            assert {f.clip_id: f for f in ledger.failures(modality)} == expected
+            assert n_failed == len(expected) > 0
+            assert ledger.account(modality, store, retry_failed=True) == (len(undone), 0)
+            assert list(ledger.failures(modality)) == []
+
+
 def test_everything_is_pending_where_nothing_was_begun(corpus):
     clips, stores = corpus
-    found = list(pending(lambda: iter(clips), {"text": None, "visual": stores["visual"]}))
+    found = list(pending(clips, {"text": None, "visual": stores["visual"]}))
     assert [clip for clip, wanted in found if "text" in wanted] == clips
 
 
 def test_what_was_embedded_is_pending_no_more(corpus):
     clips, stores = corpus
-    for clip, wanted in pending(lambda: iter(clips), stores, retry_failed=True):
+    for clip, wanted in pending(clips, stores, retry_failed=True):
         for modality, stamp in wanted.items():
             embedding = Embedding(clip.clip_id, np.zeros(2, np.float32), 1)
             stores[modality].write_part([embedding], {clip.clip_id: stamp})
-    assert list(pending(lambda: iter(clips), stores, retry_failed=True)) == []
+    assert list(pending(clips, stores, retry_failed=True)) == []
 
 
 def test_rows_are_those_that_reading_all_gives(corpus):
@@ -116,7 +138,7 @@ def test_the_digest_tells_the_order_of_the_clips_and_which_rows_are_used(corpus)
     assert digests(clips[:-1])[0] != before[0]
     stores["text"].write_part([Embedding("stranger", np.zeros(2, np.float32), 1)], {"stranger": "s"})
     assert digests(clips) == before
-    clip = next(clip for clip, _ in pending(lambda: iter(clips), {"text": stores["text"]}, retry_failed=True))
+    clip = next(clip for clip, _ in pending(clips, {"text": stores["text"]}, retry_failed=True))
     stores["text"].write_part(
         [Embedding(clip.clip_id, np.zeros(2, np.float32), 1)], {clip.clip_id: source_of(clip, "text")}
     )
@@ -135,7 +157,7 @@ def test_a_torn_part_is_refused_by_its_name_from_within_a_join(corpus):
     path = stores["visual"].parts()[5]
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(PipelineError, match=rf"cannot read .*{path.name} .*; delete this file and extract again"):
-        list(pending(lambda: iter(clips), stores))
+        list(pending(clips, stores))
 
 
 def test_two_clips_with_one_id_are_refused():

@@ -2,7 +2,6 @@
 
 import re
 import time
-from types import SimpleNamespace
 
 import pytest
 from corpus_factory import SMALL_ENCODERS, write_folder_corpus
@@ -16,18 +15,15 @@ from pipeline.meters import meters
 from pipeline.prepare import manifest_of, prepare
 
 
-def jobs_of(*pending: str) -> list:
-    return [SimpleNamespace(pending=set(pending))]
-
-
 def test_chunks_grow_to_their_size_and_always_hold_the_same_clips():
-    clips = [Clip(f"c{i:02d}", "x.mp4") for i in range(40)]
-    every = chunks_of(clips, jobs_of(*(clip.clip_id for clip in clips)), first=1, size=8)
-    assert [len(chunk) for chunk in every] == [1, 2, 4, 8, 8, 8, 8, 1]
-    assert [clip for chunk in every for clip in chunk] == clips
-    some = chunks_of(clips, jobs_of("c05", "c30"), first=1, size=8)
-    assert some == [every[2], every[5]]
-    assert [len(chunk) for chunk in chunks_of(clips, jobs_of("c00"), first=1024, size=1024)] == [40]
+    every = [(row, Clip(f"c{row:02d}", "x.mp4"), {"audio": "s"}) for row in range(40)]
+    chunks = list(chunks_of(every, first=1, size=8))
+    assert [len(chunk) for chunk in chunks] == [1, 2, 4, 8, 8, 8, 8, 1]
+    assert [clip for chunk in chunks for clip, _ in chunk] == [clip for _, clip, _ in every]
+    some = chunks_of([every[5], every[6], every[30], every[39]], first=1, size=8)
+    assert [[clip.clip_id for clip, _ in chunk] for chunk in some] == [["c05", "c06"], ["c30"], ["c39"]]
+    assert [len(chunk) for chunk in chunks_of(every, first=1024, size=1024)] == [40]
+    assert list(chunks_of([], first=1, size=8)) == []
 
 
 def test_each_modality_has_its_pace_its_failures_and_its_own_clock(capsys, monkeypatch):

@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.config import Settings
 from pipeline.corpora.tables import read_records
 from pipeline.drift import DRIFT
-from pipeline.manifest import read_labels, read_manifest
+from pipeline.manifest import Manifest, read_labels
 
 COUNTED_PARTS = 500  # of a store; more take too long to read when someone wants to stop
 
@@ -20,7 +20,7 @@ def prepared(settings: Settings) -> dict[str, Any]:
     work = settings.work
     problems = Counter(row["kind"] for row in read_records(work / "problems.csv"))
     manifest = work / "manifest.jsonl"
-    n_clips, n_labels = len(read_manifest(manifest)), len(read_labels(work / "labels.csv"))
+    n_clips, n_labels = sum(1 for _ in Manifest(manifest)), len(read_labels(work / "labels.csv"))
     return {"manifest": manifest, "clips": n_clips, "labels": n_labels, "problems": dict(problems)}
 
 
@@ -33,8 +33,8 @@ def transcribed(settings: Settings, n_failed: int) -> dict[str, Any]:
     """Of transcribe: {"transcripts", "clips", "made": model -> clips that have its transcript, "failed"}."""
     from pipeline.transcripts import TRANSCRIPTS, made_by
 
-    clips = read_manifest(settings.work / "manifest.jsonl")
-    counts = {"clips": len(clips), "made": dict(made_by(clips)), "failed": n_failed}
+    clips = Manifest(settings.work / "manifest.jsonl")
+    counts = {"clips": sum(1 for _ in clips), "made": dict(made_by(clips)), "failed": n_failed}
     return {"transcripts": settings.work / TRANSCRIPTS, **counts}
 
 
@@ -87,7 +87,7 @@ def embeddings_kept(settings: Settings) -> str:
 
     counts = []
     try:
-        n_clips = len(read_manifest(settings.work / "manifest.jsonl"))
+        n_clips = sum(1 for _ in Manifest(settings.work / "manifest.jsonl"))
         for modality in settings.extract.modalities():
             store = exact_store(settings, modality)
             if store and len(list(store.folder.glob("part-*"))) > COUNTED_PARTS:

@@ -60,11 +60,11 @@ def extract(
 ) -> int:
     """Returns how many failures there are in all, modalities counted apart."""
     from pipeline.extract import extract
-    from pipeline.prepare import manifest_of
+    from pipeline.manifest import Manifest, corpus_root
 
     with session.doing("extract"):
         session.hold(settings.work)
-        manifest, root = manifest_of(settings)
+        root, manifest = corpus_root(settings.work), Manifest(settings.work / "manifest.jsonl")
         return extract(settings, manifest, root, only=only or (), retry_failed=retry_failed, max_failures=max_failures)
 
 

@@ -20,6 +20,7 @@ READERS = {
     "crema_d": "pipeline.corpora.crema_d:read_crema_d",
     "ravdess": "pipeline.corpora.ravdess:read_ravdess",
     "grid": "pipeline.corpora.grid:read_grid",
+    "parquet": "pipeline.corpora.parquet:read_parquet",
     "hf": "pipeline.corpora.hf_folder:read_hf",
     "synthetic": "pipeline.corpora:read_synthetic",
 }

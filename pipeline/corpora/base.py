@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import cast
 
 from extractors.clip import Clip
 
@@ -82,13 +83,14 @@ class Corpus:
 
     Attributes:
         root: the folder that every clip's `media` is relative to.
-        clips: sorted by clip_id (natural order: clip 2 before clip 10), ids unique.
+        clips: ids unique; a list sorted by clip_id (natural order: clip 2 before clip 10), but where a corpus is too
+            large to be held (corpora/parquet.py): then what reads them anew each time it is gone through.
         labels: clip_id -> label as text, only where the corpus has one; kept apart from the clips on purpose.
         problems: what did not match, in the order found.
     """
 
     root: Path
-    clips: list[CorpusClip] = field(default_factory=list)
+    clips: Iterable[CorpusClip] = field(default_factory=list)
     labels: dict[str, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     _first_seen: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -114,12 +116,12 @@ class Corpus:
             told = f"more than {MAX_TRANSCRIPT:,} characters are no transcript; mend it"
             self.report("clip_without_transcript", where, told)
             clip = replace(clip, transcript=None)
-        self.clips.append(clip)
+        cast("list[CorpusClip]", self.clips).append(clip)
         return True
 
     def sort(self) -> None:
         """Puts the clips in natural order of their ids."""
-        self.clips.sort(key=lambda clip: natural_key(clip.clip_id))
+        self.clips = sorted(self.clips, key=lambda clip: natural_key(clip.clip_id))
 
 
 def natural_key(text: str) -> tuple[list[str | tuple[int, str]], str]:

@@ -279,16 +279,23 @@ def parse_rows(text: str) -> list[tuple[int, list[str]]]:
     Raises:
         ValueError: it is not CSV; says on which line.
     """
-    reader = csv.reader(split_lines(text), strict=True)
-    rows: list[tuple[int, list[str]]] = []
-    before = csv.field_size_limit(MAX_TRANSCRIPT)
-    try:
-        rows += ((reader.line_num, list(map(unmark_cell, cells))) for cells in reader)
-    except csv.Error as error:
-        raise ValueError(f"line {reader.line_num}: {error}") from None
-    finally:
-        csv.field_size_limit(before)
-    return rows
+    return list(_parsed(split_lines(text)))
+
+
+def _parsed(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(lines, strict=True)
+    while True:
+        # Set and set back around each row, as whoever takes the rows may read other tables in between.
+        before = csv.field_size_limit(MAX_TRANSCRIPT)
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise ValueError(f"line {reader.line_num}: {error}") from None
+        finally:
+            csv.field_size_limit(before)
+        if cells is None:
+            return
+        yield reader.line_num, list(map(unmark_cell, cells))
 
 
 def read_records(path: Path) -> list[dict[str, str]]:
@@ -298,11 +305,18 @@ def read_records(path: Path) -> list[dict[str, str]]:
         OSError: it cannot be opened.
         ValueError: it is not UTF-8, not CSV, or has a row of another length than its header.
     """
-    (_, columns), *rows = parse_rows(path.read_bytes().decode("utf-8-sig")) or [(0, [])]
-    for line, cells in rows:
-        if len(cells) != len(columns):
-            raise ValueError(f"line {line}: expected {len(columns)} cells, got {len(cells)}")
-    return [dict(zip(columns, cells, strict=True)) for _, cells in rows]
+    return list(iter_records(path))
+
+
+def iter_records(path: Path) -> Iterator[dict[str, str]]:
+    """The same, a row at a time in memory."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = _parsed(file)
+        _, columns = next(rows, (0, []))
+        for line, cells in rows:
+            if len(cells) != len(columns):
+                raise ValueError(f"line {line}: expected {len(columns)} cells, got {len(cells)}")
+            yield dict(zip(columns, cells, strict=True))
 
 
 def mark_cell(cell: str) -> str:

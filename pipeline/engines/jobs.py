@@ -1,7 +1,7 @@
 """What is to be embedded, in which chunks, and how it went: kept by the process that a person started."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from extractors.base import Extractor
@@ -9,9 +9,13 @@ from extractors.clip import Clip
 from extractors.media import MediaNeeds
 from pipeline.config import ExtractSettings
 from pipeline.console import detail, trace
+from pipeline.ledger import Stamps
 from pipeline.store import EmbeddingStore, Failure
 
 TRANSCRIPTS_A_CHUNK = 1024  # sorted by length together; seconds of work, which a killed run loses
+NOTES_SHOWN = 5
+
+Chunk = list[tuple[Clip, Stamps]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,29 +41,24 @@ class Job:
 
     modality: str
     store: EmbeddingStore
-    sources: dict[str, str]  # clip_id -> stamp of what there is to embed now
-    pending: set[str]
-    failures: dict[str, Failure]
-    n_skipped: int
+    n_pending: int
+    n_failed_before: int  # as they are now, so that they are not tried again
     extractor: Extractor | None = None  # loaded where something is pending
     n_done: int = 0
+    n_failed_now: int = 0
     n_units: int = 0  # frames, tokens, 10 ms of sound
-    n_failed_before: int = 0
-    notes: list[str] = field(default_factory=list)
+    n_notes: int = 0
+    notes: list[str] = field(default_factory=list)  # the first of them
     counts: Counter[str] = field(default_factory=Counter)  # of units: what befell how many
 
     @property
     def n_failed(self) -> int:
-        return len(self.failures)
+        return self.n_failed_before + self.n_failed_now
 
     @property
     def n_left(self) -> int:
         """Clips that were not come to."""
-        return len(self.pending) - self.n_done - self.n_failed_now
-
-    @property
-    def n_failed_now(self) -> int:
-        return len(self.failures) - self.n_failed_before
+        return self.n_pending - self.n_done - self.n_failed_now
 
     @property
     def reads_media(self) -> bool:
@@ -69,15 +68,32 @@ class Job:
         """Adds what came of a chunk; its failures are on disk then, as its embeddings are already."""
         for failure in told.failures:
             detail(f"extract: {self.modality}: {failure.clip_id} failed, {failure.cause}: {failure.message}")
-            self.failures[failure.clip_id] = failure
         if told.failures:
             self.store.add_failures(told.failures)
         for clip_id, n_units in told.units.items():
             trace(f"extract: {self.modality}: {clip_id} done, from {n_units} units")
         self.n_done += len(told.units)
+        self.n_failed_now += len(told.failures)
         self.n_units += sum(told.units.values())
-        self.notes += told.notes
+        self.n_notes += len(told.notes)
+        self.notes += told.notes[: NOTES_SHOWN - len(self.notes)]
         self.counts.update(told.counts)
+
+
+class FailureLimit:
+    """Ends a run in which too many clips fail, in whatever modality."""
+
+    def __init__(self, most: int | None) -> None:
+        """Of more than `most` clips; None is no limit."""
+        self._most = most
+        self._clip_ids: set[str] = set()
+
+    def is_passed(self, told: Told) -> bool:
+        """Whether it is, with what came of one more chunk."""
+        if self._most is None:
+            return False
+        self._clip_ids.update(failure.clip_id for failure in told.failures)
+        return len(self._clip_ids) > self._most
 
 
 def in_turn(jobs: Sequence[Job], settings: ExtractSettings) -> Iterator[tuple[list[Job], int, int]]:
@@ -87,25 +103,30 @@ def in_turn(jobs: Sequence[Job], settings: ExtractSettings) -> Iterator[tuple[li
     """
     without = [job for job in jobs if not job.reads_media]
     with_media = [job for job in jobs if job.reads_media]
-    yield without, TRANSCRIPTS_A_CHUNK, TRANSCRIPTS_A_CHUNK
-    yield with_media, 1, settings.chunk_size
+    if without:
+        yield without, TRANSCRIPTS_A_CHUNK, TRANSCRIPTS_A_CHUNK
+    if with_media:
+        yield with_media, 1, settings.chunk_size
 
 
-def chunks_of(clips: Sequence[Clip], jobs: Sequence[Job], first: int, size: int) -> list[Sequence[Clip]]:
-    """Those with something pending. The first is of `first` clips, each after it twice as long, up to `size`.
+def chunks_of(pending: Iterable[tuple[int, Clip, Stamps]], first: int, size: int) -> Iterator[Chunk]:
+    """What is pending, cut where the corpus is cut: after `first` clips, and then after twice as many each time.
 
     So the first embeddings are there soon; and a clip is always in the same chunk, whatever is done already.
+
+    Args:
+        pending: as `Ledger.pending` gives it.
+        size: of the longest chunks.
     """
-    chunks: list[Sequence[Clip]] = []
-    start, length = 0, min(first, size)
-    while start < len(clips):
-        chunk = clips[start : start + length]
-        start, length = start + length, min(2 * length, size)
-        if any(clip.clip_id in job.pending for clip in chunk for job in jobs):
-            chunks.append(chunk)
-    return chunks
-
-
-def too_many_failed(jobs: Sequence[Job], most: int | None) -> bool:
-    """Whether more than `most` clips failed in this run, in whatever modality; None is no limit."""
-    return most is not None and len({clip_id for job in jobs for clip_id in job.failures.keys() & job.pending}) > most
+    chunk: Chunk = []
+    length = stop = min(first, size)
+    for row, clip, stamps in pending:
+        while row >= stop:
+            if chunk:
+                yield chunk
+                chunk = []
+            length = min(2 * length, size)
+            stop += length
+        chunk.append((clip, stamps))
+    if chunk:
+        yield chunk

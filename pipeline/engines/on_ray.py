@@ -18,11 +18,13 @@ from extractors.clip import Clip
 from pipeline.config import EngineSettings, ExtractSettings, Settings
 from pipeline.console import say
 from pipeline.encoders import EncoderSection, build, recipe_of
-from pipeline.engines.jobs import Job, Told, chunks_of, in_turn, too_many_failed
+from pipeline.engines.jobs import Chunk, FailureLimit, Job, Told, chunks_of, in_turn
+from pipeline.engines.plan import Plan, chunk_of
 from pipeline.engines.pools import Machine, Pools, pools_of
 from pipeline.engines.work import Encoder, Ready, begin_reading, embed, end_reading, prepare_here
 from pipeline.errors import PipelineError
 from pipeline.hardware import return_freed_memory, threads_of
+from pipeline.ledger import Ledger
 from pipeline.meters import meters
 from pipeline.provenance import arithmetic, stable_hash
 from pipeline.readers import Readers
@@ -46,14 +48,11 @@ class Work:
     """A chunk on its way.
 
     Attributes:
-        wanted: its clips, each with the modalities to embed it in.
-        sources: modality -> clip_id -> stamp of what there is to embed.
         ready: what is read and not encoded yet.
         told: what came of the modalities that are through, with the conditions they were computed under.
     """
 
-    wanted: Sequence[tuple[Clip, tuple[str, ...]]]
-    sources: Mapping[str, Mapping[str, str]]
+    chunk: Chunk
     ready: Ready | None = None
     told: tuple[tuple[Told, dict[str, Any]], ...] = ()
 
@@ -100,9 +99,9 @@ class Read:
         self._readers, self._preparers = Readers(settings), preparers
         self._readers.start()
 
-    def __call__(self, row: dict[str, Work]) -> dict[str, Work]:
-        work = row["work"]
-        wanted = [(clip, {name: self._preparers[name] for name in modalities}) for clip, modalities in work.wanted]
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        work = _work(row)
+        wanted = [(clip, {name: self._preparers[name] for name in stamps}) for clip, stamps in work.chunk]
         return {"work": replace(work, ready=end_reading(self._readers, begin_reading(self._readers, wanted)))}
 
 
@@ -117,56 +116,60 @@ class Encode:
         self._recipe, self._encoder = recipe, Encoder(recipe.modality, recipe.load(), recipe.store)
         return_freed_memory()
 
-    def __call__(self, row: dict[str, Work]) -> dict[str, Work]:
-        work, modality = row["work"], self._recipe.modality
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        work, modality = _work(row), self._recipe.modality
         ready = work.ready
         if ready is None:
-            ready = prepare_here([(clip, {modality: self._recipe.preparer}) for clip, _ in work.wanted])
-        told = embed(self._encoder, work.sources[modality], ready)
+            ready = prepare_here([(clip, {modality: self._recipe.preparer}) for clip, _ in work.chunk])
+        told = embed(self._encoder, work.chunk, ready)
         for _, outcome in ready:  # what is encoded goes no further
             outcome.pop(modality, None)
         made_with = {"pass": self._encoder.extractor.plan(), **arithmetic()}
         return {"work": replace(work, ready=ready, told=(*work.told, *([(told, made_with)] if told else [])))}
 
 
-def run_on_ray(
-    jobs: Sequence[Job], clips: Sequence[Clip], settings: Settings, *, max_failures: int | None = None
-) -> None:
+def _work(row: dict[str, Any]) -> Work:
+    """What comes from the stage before, or from the plan."""
+    work: Work = row["work"] if "work" in row else Work(chunk_of(row["chunk"]))
+    return work
+
+
+def run_on_ray(jobs: Sequence[Job], ledger: Ledger, settings: Settings, *, max_failures: int | None = None) -> None:
     """Embeds what is pending, as `local.run_jobs` does.
 
     Args:
-        jobs: with their encoders loaded; they are let go, as the actors load their own.
+        jobs: with their encoders loaded, accounted for in the ledger; the encoders are let go, as the actors load
+            their own.
         max_failures: stop when more than so many clips have failed in this run.
     Raises:
         PipelineError: no cluster, one that has not what is asked of it, a machine in it that does not see the clips or
             the store, or Ray gave up.
     """
+    limit = FailureLimit(max_failures)
     with (
         cluster(settings.engine) as machines,
-        meters({job.modality: len(job.pending) for job in jobs}, "extract") as bars,
+        meters({job.modality: job.n_pending for job in jobs}, "extract") as bars,
     ):
-        machines = _checked(machines, jobs, clips)
+        machines = _checked(machines, jobs, ledger)
         for group, first, size in in_turn(jobs, settings.extract):
-            chunks = chunks_of(clips, group, first, size)
-            if not chunks:
-                continue
-            pools = pools_of(settings.engine, machines, len(group), len(chunks), reads=group[0].reads_media)
-            recipes = [_recipe(job, settings, pools) for job in group]
-            how = "; ".join(f"{job.modality} {job.extractor.plan()}" for job in group if job.extractor)
-            say(f"extract: {how}; on Ray, {len(machines)} machine{'s' * (len(machines) > 1)}: {pools}")
-            dataset = _dataset([_work(chunk, group) for chunk in chunks], recipes, pools, settings.extract)
-            for job in group:
-                job.extractor = None
-                bars[job.modality].begin()
-            return_freed_memory()
             by_modality = {job.modality: job for job in group}
-            for told, made_with in _rows(dataset):
-                job = by_modality[told.modality]
-                job.store.add_made_with(made_with)
-                job.take(told)
-                bars[job.modality].show(job.n_done, job.n_failed_now, job.n_units)
-                if too_many_failed(jobs, max_failures):
-                    return
+            with Plan(chunks_of(ledger.pending(list(by_modality)), first, size)) as plan:
+                pools = pools_of(settings.engine, machines, len(group), plan.n_chunks, reads=group[0].reads_media)
+                recipes = [_recipe(job, settings, pools) for job in group]
+                how = "; ".join(f"{job.modality} {job.extractor.plan()}" for job in group if job.extractor)
+                say(f"extract: {how}; on Ray, {len(machines)} machine{'s' * (len(machines) > 1)}: {pools}")
+                dataset = _dataset(plan, recipes, pools, settings.extract)
+                for job in group:
+                    job.extractor = None
+                    bars[job.modality].begin()
+                return_freed_memory()
+                for told, made_with in _rows(dataset):
+                    job = by_modality[told.modality]
+                    job.store.add_made_with(made_with)
+                    job.take(told)
+                    bars[job.modality].show(job.n_done, job.n_failed_now, job.n_units)
+                    if limit.is_passed(told):
+                        return
 
 
 @contextmanager
@@ -238,7 +241,7 @@ def _machine(node: Mapping[str, Any]) -> Machine:
     return Machine(node["NodeID"], node["NodeManagerAddress"], has["CPU"], has.get("GPU", 0.0))
 
 
-def _checked(machines: Sequence[Machine], jobs: Sequence[Job], clips: Sequence[Clip]) -> list[Machine]:
+def _checked(machines: Sequence[Machine], jobs: Sequence[Job], ledger: Ledger) -> list[Machine]:
     """The machines that answer. Each must see the same files at the same paths: the stores, and clips that are pending.
 
     Raises:
@@ -248,7 +251,8 @@ def _checked(machines: Sequence[Machine], jobs: Sequence[Job], clips: Sequence[C
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     stores = [job.store.folder for job in jobs]
-    seen = [(clip, job.modality, job.sources[clip.clip_id]) for job in jobs for clip in _first_pending(job, clips)]
+    firsts = [next(ledger.pending([job.modality])) for job in jobs]
+    seen = [(clip, modality, stamp) for _, clip, stamps in firsts for modality, stamp in stamps.items()]
     task = ray.remote(num_cpus=0)(unseen)
     asked = [
         (
@@ -279,10 +283,6 @@ def _checked(machines: Sequence[Machine], jobs: Sequence[Job], clips: Sequence[C
     return answered
 
 
-def _first_pending(job: Job, clips: Sequence[Clip]) -> list[Clip]:
-    return [next(clip for clip in clips if clip.clip_id in job.pending)]
-
-
 def unseen(stores: Sequence[Any], seen: Sequence[tuple[Clip, str, str]]) -> str | None:
     """What this machine does not see of the stores' folders, and of clips with their stamps; None where it sees all."""
     for folder in stores:
@@ -305,20 +305,13 @@ def _recipe(job: Job, settings: Settings, pools: Pools) -> Recipe:
     return Recipe(job.modality, section, job.store, job.extractor.preparer, threads, pools.encoders_beside)
 
 
-def _work(chunk: Sequence[Clip], jobs: Sequence[Job]) -> Work:
-    wanted = [(clip, tuple(job.modality for job in jobs if clip.clip_id in job.pending)) for clip in chunk]
-    wanted = [(clip, modalities) for clip, modalities in wanted if modalities]
-    sources = {job.modality: {clip.clip_id: job.sources[clip.clip_id] for clip, _ in wanted} for job in jobs}
-    return Work(wanted, sources)
-
-
-def _dataset(works: Sequence[Work], recipes: Sequence[Recipe], pools: Pools, settings: ExtractSettings) -> Any:
-    """The pipeline, nothing of it begun: a row a chunk, as what a part holds must not depend on Ray's blocks."""
+def _dataset(plan: Plan, recipes: Sequence[Recipe], pools: Pools, settings: ExtractSettings) -> Any:
+    """The pipeline, nothing of it begun: a row a chunk."""
     ray = imported()
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    dataset = ray.data.from_items([{"work": work} for work in works], override_num_blocks=len(works))
+    dataset = plan.dataset()
     preparers = {recipe.modality: recipe.preparer for recipe in recipes}
     with warnings.catch_warnings():
         # max_restarts has no parameter of its own yet; without it a chunk that kills its process is tried for ever.

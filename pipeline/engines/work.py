@@ -9,7 +9,7 @@ from extractors.base import Embedding, Extractor, Prepared, Preparer
 from extractors.clip import Clip
 from extractors.errors import ExtractionError, as_extraction_error
 from extractors.preparing import Outcome, prepare_clip
-from pipeline.engines.jobs import Told
+from pipeline.engines.jobs import Chunk, Told
 from pipeline.readers import Readers
 from pipeline.store import EmbeddingStore, Failure
 
@@ -50,14 +50,15 @@ def prepare_here(wanted: Wanted) -> Ready:
 
 def embed(
     encoder: Encoder,
-    sources: Mapping[str, str],
+    chunk: Chunk,
     ready: Iterable[tuple[Clip, Outcome]],
     on_clips: Callable[[int], None] = lambda n: None,
 ) -> Told | None:
     """Encodes and writes one chunk of one modality.
 
     Args:
-        sources: clip_id -> stamp of what is embedded.
+        chunk: what is wanted of its clips.
+        ready: they, prepared.
         on_clips: see `Extractor.encode`.
     Returns:
         what came of it; None where no clip of the chunk is wanted in this modality.
@@ -68,6 +69,7 @@ def embed(
     outcomes = {clip.clip_id: outcome[modality] for clip, outcome in ready if modality in outcome}
     if not outcomes:
         return None
+    sources = {clip.clip_id: stamps[modality] for clip, stamps in chunk if modality in stamps}
     failed = {clip_id: outcome for clip_id, outcome in outcomes.items() if isinstance(outcome, ExtractionError)}
     prepared = [outcome for outcome in outcomes.values() if isinstance(outcome, Prepared)]
     embeddings: list[Embedding] = []

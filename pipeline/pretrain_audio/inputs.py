@@ -7,14 +7,13 @@ The stage `extract` makes both: each file is read once, a clip that fails is a r
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from extractors.clip import Clip
 from extractors.pretraining.inputs import LogMels
 from extractors.pretraining.pairs import Pairs
 from extractors.visual_frames import FrameMaps, MappedFrameExtractor
@@ -22,11 +21,16 @@ from pipeline.config import Settings, VisualSettings
 from pipeline.console import say
 from pipeline.corpora.base import CorpusClip
 from pipeline.encoders import build, recipe_of, request_of
+from pipeline.engines.jobs import Job
+from pipeline.engines.local import run_jobs
 from pipeline.errors import PipelineError
-from pipeline.extract import Job, open_job, run_jobs
+from pipeline.extract import fold_failures, open_job
+from pipeline.ledger import Ledger
 from pipeline.manifest import to_clip
 from pipeline.provenance import LIBRARIES, stable_hash, versions
 from pipeline.readers import Readers
+from pipeline.sources import sources_of
+from pipeline.store import EmbeddingStore
 
 _HALF_MAX = float(np.finfo(np.float16).max)
 
@@ -54,30 +58,33 @@ def gather(settings: Settings, manifest: Sequence[CorpusClip], root: Path) -> In
     visual = visual.in_torch().model_copy(update={"frames_per_clip": settings.pretrain.frames_per_clip, "fps": None})
     clips = [to_clip(clip, root) for clip in manifest]
     folder = settings.work / "pretrain" / "inputs"
-    jobs = [_maps(folder, visual, clips), _log_mels(folder, clips)]
-    pending = [job for job in jobs if job.pending]
-    if pending:
-        with Readers(settings.extract) as readers:
-            run_jobs(pending, clips, settings.extract, readers, what="pretrain-audio: maps and log-mels")
-    for job in jobs:
-        job.store.write_failures(job.failures.values())
-        if job.failures:
-            first = next(iter(job.failures.values()))
-            say(f"pretrain-audio: {job.n_failed} clips without {job.modality}: see {job.store.folder / 'failures.csv'}")
-            say(f"  e.g. {first.clip_id}: {first.message}")
-    return _read(jobs, manifest)
+    with Ledger(lambda: clips, ("visual", "audio")) as ledger:
+        maps, mels = jobs = _maps(folder, visual, ledger), _log_mels(folder, ledger)
+        pending = [job for job in jobs if job.n_pending]
+        if pending:
+            with Readers(settings.extract) as readers:
+                run_jobs(pending, ledger, settings.extract, readers, what="pretrain-audio: maps and log-mels")
+        for job in jobs:
+            ledger.account(job.modality, job.store)
+            first = fold_failures(job, ledger).first
+            if first:
+                where = job.store.folder / "failures.csv"
+                say(f"pretrain-audio: {job.n_failed} clips without {job.modality}: see {where}")
+                say(f"  e.g. {first.clip_id}: {first.message}")
+    sources = {job.modality: sources_of(clips, job.modality, job.store.done()) for job in jobs}
+    return _read(maps.store, mels.store, sources, manifest)
 
 
-def _maps(folder: Path, visual: VisualSettings, clips: Sequence[Clip]) -> Job:
+def _maps(folder: Path, visual: VisualSettings, ledger: Ledger) -> Job:
     extractor = build("visual", visual)
     if not isinstance(extractor, MappedFrameExtractor):
         raise PipelineError(f"extract.visual.backbone: {extractor.name} gives no feature map to pretrain on")
     maps = FrameMaps(extractor)
     recipe = {**recipe_of("visual", visual, maps, keep_sequence=True), "map_shape": extractor.map_shape}
-    return open_job(folder, "visual", maps, recipe, request_of("visual", visual, keep_sequence=True), clips)
+    return open_job(folder, "visual", maps, recipe, request_of("visual", visual, keep_sequence=True), ledger)
 
 
-def _log_mels(folder: Path, clips: Sequence[Clip]) -> Job:
+def _log_mels(folder: Path, ledger: Ledger) -> Job:
     extractor = LogMels()
     recipe = {
         "extractor": extractor.name,
@@ -86,32 +93,36 @@ def _log_mels(folder: Path, clips: Sequence[Clip]) -> Job:
         "versions": versions(LIBRARIES["audio"]),
         "keep_sequence": True,
     }
-    return open_job(folder, "audio", extractor, recipe, stable_hash(recipe, 20), clips)
+    return open_job(folder, "audio", extractor, recipe, stable_hash(recipe, 20), ledger)
 
 
-def _read(jobs: Sequence[Job], manifest: Sequence[CorpusClip]) -> Inputs:
-    maps_job, mels_job = jobs
-    kept_mels = mels_job.store.iter_sequences(mels_job.sources)  # float16: right to 0.03 dB
+def _read(
+    maps: EmbeddingStore,
+    mels: EmbeddingStore,
+    sources: Mapping[str, Mapping[str, str]],
+    manifest: Sequence[CorpusClip],
+) -> Inputs:
+    kept_mels = mels.iter_sequences(sources["audio"])  # float16: right to 0.03 dB
     log_mels = {name: np.ascontiguousarray(rows.T, dtype=np.float32) for name, rows in kept_mels}
-    with_map = {clip_id for clip_id, source in maps_job.store.done() if maps_job.sources.get(clip_id) == source}
+    with_map = {clip_id for clip_id, source in maps.done() if sources["visual"].get(clip_id) == source}
     kept = [clip for clip in manifest if clip.clip_id in log_mels and clip.clip_id in with_map]
     if not kept:
         raise PipelineError("pretrain-audio: no clip has both a picture and a sound; nothing to train on")
     ids = [clip.clip_id for clip in kept]
     videos = [clip.video or clip.media for clip in kept]
-    pairs = Pairs(_stacked(maps_job, ids), [log_mels[clip_id] for clip_id in ids], videos)
-    return Inputs(pairs, ids, dict(maps_job.store.recipe))
+    pairs = Pairs(_stacked(maps, sources["visual"], ids), [log_mels[clip_id] for clip_id in ids], videos)
+    return Inputs(pairs, ids, dict(maps.recipe))
 
 
-def _stacked(job: Job, ids: Sequence[str]) -> NDArray[np.float16]:
+def _stacked(store: EmbeddingStore, sources: Mapping[str, str], ids: Sequence[str]) -> NDArray[np.float16]:
     """(N, F, C, H, W) in a file without a name that ends with the process: a corpus' maps may not fit in memory."""
     position = {clip_id: row for row, clip_id in enumerate(ids)}
-    n_frames = int(job.store.recipe["settings"]["frames_per_clip"])
-    channels, height, width = job.store.recipe["map_shape"]
+    n_frames = int(store.recipe["settings"]["frames_per_clip"])
+    channels, height, width = store.recipe["map_shape"]
     shape = (len(ids), n_frames, channels, height, width)
-    with tempfile.TemporaryFile(dir=job.store.folder) as file:
+    with tempfile.TemporaryFile(dir=store.folder) as file:
         stacked = np.memmap(file, dtype=np.float16, mode="w+", shape=shape)  # keeps the file open for itself
-    for clip_id, rows in job.store.iter_sequences(job.sources):  # (T H W, C)
+    for clip_id, rows in store.iter_sequences(sources):  # (T H W, C)
         if clip_id in position:
             maps = rows.reshape(-1, height, width, channels).transpose(0, 3, 1, 2)  # (T, C, H, W)
             held = np.clip(maps, -_HALF_MAX, _HALF_MAX).astype(np.float16)
