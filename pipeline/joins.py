@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.arrow import integers, strings
 from pipeline.errors import PipelineError
 from pipeline.sources import UNREADABLE
 from pipeline.store import FAILED_SCHEMA, FAILURE_COLUMNS, EmbeddingStore
@@ -277,7 +278,7 @@ def later_twins(ids: Iterable[tuple[int, str]]) -> Iterator[tuple[int, int]]:
     def batches() -> Iterator[pa.RecordBatch]:
         while some := list(islice(waiting, BATCH)):
             rows, names = zip(*some, strict=True)
-            yield pa.RecordBatch.from_arrays([pa.array(rows, pa.int64()), pa.array(names, pa.string())], schema=schema)
+            yield pa.RecordBatch.from_arrays([integers(np.array(rows, np.int64)), strings(names)], schema=schema)
 
     with _Engine() as engine:
         engine.run(
@@ -317,7 +318,7 @@ def newest_failures(failed: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch
 def _numbered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     place = 0
     for batch in batches:
-        yield batch.add_column(0, "place", pa.array(np.arange(place, place + len(batch))))
+        yield batch.add_column(0, "place", integers(np.arange(place, place + len(batch))))
         place += len(batch)
 
 
@@ -330,6 +331,6 @@ def _clip_batches(clips: Iterable[tuple[str, Sequence[str]]], n_stamps: int) -> 
     schema, waiting, row = _clip_schema(n_stamps), iter(clips), 0
     while chunk := list(islice(waiting, BATCH)):
         columns = [[clip_id for clip_id, _ in chunk], *zip(*(stamps for _, stamps in chunk), strict=True)]
-        arrays = [pa.array(np.arange(row, row + len(chunk))), *(pa.array(column, pa.string()) for column in columns)]
+        arrays = [integers(np.arange(row, row + len(chunk))), *map(strings, columns)]
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
         row += len(chunk)

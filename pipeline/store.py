@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from pydantic import StringConstraints
 
 from extractors.base import Embedding
+from pipeline.arrow import integers, strings
 from pipeline.corpora.tables import iter_records, table_chunks
 from pipeline.errors import PipelineError
 from pipeline.files import write_atomic, write_chunks
@@ -124,7 +125,7 @@ class EmbeddingStore:
         """The same as a stream: place (see `batches`), clip_id, source."""
         for place, table in self.batches([]):
             for batch in table.combine_chunks().to_batches():
-                yield batch.add_column(0, "place", pa.array(np.arange(place, place + len(batch))))
+                yield batch.add_column(0, "place", integers(np.arange(place, place + len(batch))))
 
     def batches(self, columns: Sequence[str], parts: Sequence[Path] | None = None) -> Iterator[tuple[int, pa.Table]]:
         """The rows of the parts, a row group at a time in memory, the newest last.
@@ -380,7 +381,7 @@ def _as_parquet(table: pa.Table) -> bytes:
 
 
 def _failure_batch(rows: Sequence[tuple[str, ...]]) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist([dict(zip(FAILURE_COLUMNS, row, strict=True)) for row in rows], FAILED_SCHEMA)
+    return pa.RecordBatch.from_arrays([strings(column) for column in zip(*rows, strict=True)], schema=FAILED_SCHEMA)
 
 
 def _read_failures(path: Path) -> Iterator[pa.RecordBatch]:
