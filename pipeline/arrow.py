@@ -1,4 +1,4 @@
-"""Arrow's columns from Python's values, without `pa.array`: that imports pandas, which takes longer than a small join."""
+"""Arrow's columns from Python's values, without `pa.array`: its import of pandas takes longer than a small join."""
 
 from collections.abc import Sequence
 
