@@ -79,7 +79,7 @@ def write_stores(settings: Settings, root: Path, n: int) -> None:
         section = getattr(settings.extract, modality)
         recipe = {"extractor": section.backbone, "weights": {}, "dim": DIM}
         request = request_of(modality, section)
-        stores[modality] = EmbeddingStore.create(settings.work / "features", modality, recipe, request)
+        stores[modality] = EmbeddingStore.create(settings.features, modality, recipe, request)
     factors = rng.normal(size=(8, DIM)).astype(np.float32)
     corpus = (to_clip(clip, root) for clip in clips(n))
     for start in range(0, n, PART_ROWS):

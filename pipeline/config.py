@@ -27,6 +27,7 @@ from pydantic import (
 
 from pipeline.errors import PipelineError
 from pipeline.provenance import stable_hash
+from pipeline.storage import location
 
 MODALITIES = ("visual", "text", "audio")
 MAX_CONFIG_BYTES = 1_000_000
@@ -204,6 +205,11 @@ class ExtractSettings(Section):
     visual: VisualSettings | None = VisualSettings()
     text: TextSettings | None = TextSettings()
     audio: AudioSettings | None = AudioSettings()
+    store: str | None = Field(
+        None,
+        exclude_if=lambda store: store is None,
+        description="where the embeddings lie, a folder or a URL (s3://bucket/x); null is features in the workdir",
+    )
     chunk_size: int = Field(16, ge=1, description="clips a write; what a killed run can lose of each modality")
     keep_sequence: bool = Field(False, description="also keep the frames', tokens' and steps' vectors, for export")
     threads: Count = Field(AUTO, description="of the networks' arithmetic; auto is the cores of this process")
@@ -345,6 +351,15 @@ class Settings(Section):
     @property
     def work(self) -> Path:
         return self.workdir or Path("work") / self.name
+
+    @property
+    def features(self) -> Path:
+        """Where the embeddings lie; in an object store it has a path's methods (pipeline/storage.py).
+
+        Raises:
+            PipelineError: a URL that nothing here can reach.
+        """
+        return location(self.extract.store) if self.extract.store else self.work / "features"
 
     @property
     def results(self) -> Path:

@@ -98,7 +98,7 @@ def _plan(settings: Settings, modality: str, ledger: Ledger, retry_failed: bool,
         extractor = build(modality, section)
         recipe = recipe_of(modality, section, extractor, keep_sequence=keep_sequence)
         request = request_of(modality, section, keep_sequence=keep_sequence)
-        made = EmbeddingStore.create(settings.work / "features", modality, recipe, request)
+        made = EmbeddingStore.create(settings.features, modality, recipe, request)
         if job is None or made.folder != job.store.folder:  # weights on a hub can change
             job = _job(modality, made, ledger, retry_failed)
         job.extractor = extractor

@@ -15,7 +15,7 @@ def exact_store(settings: Settings, modality: str) -> EmbeddingStore | None:
     """The store that these very settings led to."""
     section = getattr(settings.extract, modality)
     request = request_of(modality, section, keep_sequence=settings.extract.keep_sequence)
-    return EmbeddingStore.find(settings.work / "features", modality, request)
+    return EmbeddingStore.find(settings.features, modality, request)
 
 
 def stores_of(
@@ -53,7 +53,7 @@ def chosen_stores(settings: Settings, stage: str) -> dict[str, EmbeddingStore]:
 
 def _only_store(settings: Settings, modality: str, stage: str) -> EmbeddingStore | None:
     """The only one there is, and says so."""
-    features = settings.work / "features"
+    features = settings.features
     others = [store for store, _ in EmbeddingStore.all(features, modality)]
     if len(others) > 1:
         told = ", ".join(f"{s.fingerprint} ({s.recipe['extractor']})" for s in others)

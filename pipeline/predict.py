@@ -44,7 +44,7 @@ NAMED = 10  # clips named in one line
 _OF_ITS_OWN_CLIPS = (
     *("views=null", "labels=null", "out=null", "corpus.table=null"),
     *("corpus.label_rule=null", "corpus.label_column=null", "corpus.labels_csv=null"),
-    "extract.keep_sequence=false",
+    *("extract.keep_sequence=false", "extract.store=null"),
 )
 # Of the record of an encoder's weights what says where they were found; the checksum says which they are.
 _CLOSE = ("fp32", "bf16", "fp16")  # precisions whose vectors are near enough to be of one space
@@ -144,7 +144,7 @@ def predict_clips(
     for modality in wanted:
         _check_encoder(settings, modality, run.encoders[modality])
     extract(settings, *manifest_of(settings), only=wanted, retry_failed=retry_failed)
-    clip_ids, views = _embeddings(run, settings.work)
+    clip_ids, views = _embeddings(run, settings)
     return n_lost + _predict_and_write(run, clip_ids, _for_model(run, views), out)
 
 
@@ -165,7 +165,7 @@ def predict_views(run_folder: Path, folder: Path, *, out: Path | None = None) ->
     check_writable(out.parent)
     if run.encoders and (folder / "features").is_dir() and not any(folder.glob("*.npy")):
         # A workdir's reduced views are of its own reduction, fitted on its own clips: the run's is not that one.
-        clip_ids, views = _embeddings(run, folder)
+        clip_ids, views = _embeddings(run, Settings(workdir=folder))
         return _predict_and_write(run, clip_ids, _for_model(run, views), out)
     views = read_views(folder)
     reduced = _is_reduced(run, folder)
@@ -220,7 +220,7 @@ def _refuse_a_workdir_of_others(work: Path, clips: Path) -> None:
 def _check_encoder(settings: Settings, modality: str, of_run: Mapping[str, Any]) -> None:
     """Refuses embeddings that are not of the run's space; told before any clip is embedded."""
     section = getattr(settings.extract, modality)
-    store = EmbeddingStore.find(settings.work / "features", modality, request_of(modality, section))
+    store = EmbeddingStore.find(settings.features, modality, request_of(modality, section))
     recipe = store.recipe if store else recipe_of(modality, section, build(modality, section))
     differences = _differences(of_run, recipe)
     if differences:
@@ -258,13 +258,13 @@ def _identity(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return identity | ({"precision": " or ".join(_CLOSE)} if identity.get("precision") in _CLOSE else {})
 
 
-def _embeddings(run: Run, work: Path) -> tuple[list[str], Views]:
-    """The ids of a workdir's clips, and what its store holds of the run's encoders."""
-    manifest, root = manifest_of(Settings(workdir=work))
+def _embeddings(run: Run, settings: Settings) -> tuple[list[str], Views]:
+    """The ids of a workdir's clips, and what their store holds of the run's encoders."""
+    manifest, root = manifest_of(settings)
     clips = [to_clip(clip, root) for clip in manifest]
     found: dict[str, dict[str, NDArray[np.float32]]] = {}
     for modality, recipe in run.encoders.items():
-        stores = _stores_of(work / "features", modality, recipe)
+        stores = _stores_of(settings.features, modality, recipe)
         sources = sources_of(clips, modality, [pair for store in stores for pair in store.done()])
         vectors = {clip_id: vector for store in stores for clip_id, vector in store.read(sources).items()}
         if vectors:
@@ -272,7 +272,7 @@ def _embeddings(run: Run, work: Path) -> tuple[list[str], Views]:
     clip_ids = [clip.clip_id for clip in clips]
     if not found:
         raise PipelineError(
-            f"none of {len(clip_ids)} clips has an embedding in {work / 'features'}; see the failures.csv there"
+            f"none of {len(clip_ids)} clips has an embedding in {settings.features}; see the failures.csv there"
         )
     return clip_ids, align(clip_ids, found)
 

@@ -238,11 +238,12 @@ def _settled(original: Original, out: Path, clips: Path | None) -> Settings:
         root = clips or before.corpus.root
         if root is None or not (root.is_dir() or before.corpus.kind == "synthetic"):
             raise PipelineError(
-                f"neither the embeddings of the run ({before.work / 'features'}) nor its clips ({root}) are there"
+                f"neither the embeddings of the run ({before.features}) nor its clips ({root}) are there"
                 f"{_seen()}; give the clips with --clips DIR"
             )
         if "identical" in _read(out / RECORD):  # of an earlier rerun, not of one that was stopped
             shutil.rmtree(own, ignore_errors=True)
+        changes.append("extract.store=null")  # all is made anew, in a workdir of its own
         settings = load_settings(config, changes, out=out, workdir=own, corpus__root=root)
         if (before.work / TRANSCRIPTS).is_file():
             write_atomic(own / TRANSCRIPTS, (before.work / TRANSCRIPTS).read_bytes())

@@ -64,7 +64,7 @@ def extracted(settings: Settings) -> dict[str, Any]:
     found = accounts(settings)
     modalities = {one.modality: asdict(one) for one in found}
     return {
-        "features": settings.work / "features",
+        "features": settings.features,
         "clips": found[0].clips if found else 0,
         "modalities": {name: {k: v for k, v in one.items() if k != "modality"} for name, one in modalities.items()},
     }

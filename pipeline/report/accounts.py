@@ -25,7 +25,7 @@ def accounts(settings: Settings, run: FinishedRun, material: Material) -> tuple[
     counts: Counts = []
     encoders: Mapping[str, Any] = run.record.get("encoders", {}) if material.manifest else {}
     for modality, recipe in encoders.items():
-        store = EmbeddingStore.of_recipe(settings.work / "features", modality, recipe)
+        store = EmbeddingStore.of_recipe(settings.features, modality, recipe)
         found, n_done = _of_modality(store, modality, material.manifest)
         n_failed = sum(failure.cause != NOT_EXTRACTED for failure in found)
         counts += [

@@ -1,0 +1,54 @@
+"""Embeddings in an object store: the same stages, with `extract.store` a URL."""
+
+import json
+
+import numpy as np
+import pytest
+from corpus_factory import SMALL_ENCODERS, write_folder_corpus
+
+from pipeline.align import read_views
+from pipeline.compact import compact
+from pipeline.config import load_settings
+from pipeline.errors import PipelineError
+from pipeline.extract import extract
+from pipeline.features import exact_store
+from pipeline.prepare import manifest_of, prepare
+from pipeline.reduce import reduce, views_of
+from pipeline.status import status
+
+OF_WORDS = (*SMALL_ENCODERS, "extract.visual=null", "extract.audio=null", "reduce.dim=2")
+
+
+def test_a_corpus_is_embedded_into_it_resumed_compacted_and_reduced_from_it(tmp_path, capsys):
+    root = write_folder_corpus(tmp_path / "clips", 6)
+    (root / "clip_02.txt").unlink()
+
+    def settings_of(name: str, *overrides: str):
+        settings = load_settings(None, [*OF_WORDS, *overrides], corpus__root=root, workdir=tmp_path / name)
+        prepare(settings)
+        return settings
+
+    here = settings_of("here")
+    there = settings_of("there", f"extract.store=memory://{tmp_path.name}/bucket")
+    for settings in (here, there):
+        manifest, media = manifest_of(settings)
+        assert extract(settings, manifest[:3], media) == 1
+        assert extract(settings, manifest, media) == 1
+        capsys.readouterr()
+        assert extract(settings, manifest, media) == 1
+        assert "extract: nothing to do" in capsys.readouterr().out
+        store = exact_store(settings, "text")
+        assert store is not None
+        assert compact(store).parts_after == 1
+        reduce(settings)
+    assert not (there.work / "features").exists()
+    np.testing.assert_array_equal(views_of(there).arrays["text"], views_of(here).arrays["text"])
+    assert read_views(there.work / "reduced").clip_ids == read_views(here.work / "reduced").clip_ids
+    assert status(there).values()["modalities"] == status(here).values()["modalities"]
+    assert json.loads((there.work / "reduced/recipe.json").read_text())["settings"]["dim"] == 2
+
+
+def test_a_place_that_cannot_be_reached_is_said(tmp_path):
+    settings = load_settings(None, ["extract.store=nowhere://bucket"], workdir=tmp_path)
+    with pytest.raises(PipelineError, match="nowhere://bucket: no access to nowhere:// .*; install what is missing"):
+        exact_store(settings, "text")
