@@ -80,8 +80,9 @@ def estimate(n_clips: int, fleet: Fleet, assumed: Mapping[str, Any]) -> Estimate
     train_core_s = trained * train["core_s_an_anchor"]
     assign_core_s = n_clips * assumed["assign"]["core_s_a_clip"]
     # A pass adds up the scatter matrix, a second one applies what it gives: both read every embedding.
-    scatter_s = n_clips * 2 * sum(dim**2 for dim in assumed["reduce"]["dims"]) / alone["float64_flop_s"]
-    reduce_s = scatter_s + 2 * n_clips * clip["stored_bytes"]["embeddings"] / alone["read_bytes_s"]
+    dims, fitted_on = assumed["reduce"]["dims"], min(n_clips, assumed["reduce"]["fit_clips"])
+    flop = fitted_on * 2 * sum(dim**2 for dim in dims) + n_clips * 2 * sum(dims) * assumed["reduce"]["kept"]
+    reduce_s = flop / alone["float64_flop_s"] + 2 * n_clips * clip["stored_bytes"]["embeddings"] / alone["read_bytes_s"]
     stored = n_clips * sum(clip["stored_bytes"].values())
     core_h = (core_s + train_core_s + assign_core_s + alone["cores"] * reduce_s) / HOUR
     gpu_h = gpu_s / HOUR

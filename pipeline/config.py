@@ -267,7 +267,13 @@ class ReduceSettings(Section):
 
     dim: int | None = Field(60, ge=1, description="PCA to this many dims; null keeps all")
     standardize: bool = Field(True, description="each feature to mean 0 and sd 1 before the PCA")
-    seed: int = Field(0, ge=0, description="of no effect: the PCA is exact; older configurations name it")
+    fit_clips: int | None = Field(
+        None,
+        ge=2,
+        exclude_if=lambda n: n is None,
+        description="fitted on so many of them, drawn at random; null is on all, exactly",
+    )
+    seed: int = Field(0, ge=0, description="of fit_clips' draw")
 
 
 class TrainSettings(Section):

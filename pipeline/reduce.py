@@ -23,7 +23,7 @@ from safetensors.numpy import load_file, save
 
 from pipeline import records
 from pipeline.align import CLIP_IDS, Aligned, Views, read_views
-from pipeline.config import Settings
+from pipeline.config import ReduceSettings, Settings
 from pipeline.console import say
 from pipeline.errors import PipelineError
 from pipeline.features import chosen_stores, exact_store
@@ -112,16 +112,27 @@ def _fit(
 ) -> tuple[dict[str, Reduction], int | None]:
     """The reduction of each modality, and the dims that they have in common."""
     widths = {modality: int(one.store.recipe["dim"]) for modality, one in located.items()}
-    dim = _common_dim({m: (aligned.n_with(m), width) for m, width in widths.items()}, settings.reduce.dim)
+    drawn = _drawn(aligned.n_clips, settings.reduce)
+    n_with = {m: aligned.n_with(m, drawn) for m in widths}
+    dim = _common_dim({m: (n_with[m], width) for m, width in widths.items()}, settings.reduce.dim)
     fitted = {}
     for modality, width in widths.items():
-        moments = Moments.of((block for _, block in aligned.vectors(modality)), width)
+        moments = Moments.of((block[drawn[rows]] for rows, block in aligned.vectors(modality)), width)
         fitted[modality] = moments.fit(dim, standardize=settings.reduce.standardize)
         if not moments.variance().any():
             say(f"reduce: {modality}: every clip has the same embedding; this modality tells nothing")
         kept = f"{width} -> {dim} dims, {fitted[modality].explained:.0%} of the variance" if dim else "all dims"
         say(f"reduce: {modality}: {moments.n} clips, {kept}")
     return fitted, dim
+
+
+def _drawn(n_clips: int, settings: ReduceSettings) -> NDArray[np.bool_]:
+    """(N,) the clips to fit on: the same for every modality, so that a clip that is seen is seen whole."""
+    if settings.fit_clips is None or settings.fit_clips >= n_clips:
+        return np.ones(n_clips, dtype=bool)
+    drawn = np.zeros(n_clips, dtype=bool)
+    drawn[np.random.default_rng(settings.seed).choice(n_clips, settings.fit_clips, replace=False, shuffle=False)] = True
+    return drawn
 
 
 def _common_dim(sizes: Mapping[str, tuple[int, int]], dim: int | None) -> int | None:

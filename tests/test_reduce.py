@@ -11,7 +11,7 @@ from extractors.base import Embedding
 from pipeline import reduce as module
 from pipeline.align import read_views
 from pipeline.compact import compact
-from pipeline.config import Settings
+from pipeline.config import ReduceSettings, Settings
 from pipeline.corpora.base import CorpusClip
 from pipeline.encoders import request_of
 from pipeline.errors import PipelineError
@@ -149,6 +149,24 @@ def test_its_files_are_those_that_numpy_and_json_write(extracted, tmp_path):
     assert (tmp_path / "again.npy").read_bytes() == (folder / "text.npy").read_bytes()
     text = (folder / "clip_ids.json").read_text()
     assert text == json.dumps(json.loads(text))
+
+
+def test_fitted_on_some_clips_it_is_the_reduction_of_these_and_applied_to_all(extracted, capsys):
+    settings, arrays = extracted
+    some = settings.model_copy(update={"reduce": ReduceSettings(dim=5, fit_clips=20, seed=3)})
+    reduce(some)
+    said = capsys.readouterr().out
+    kept = np.array([row for row in range(len(CLIPS)) if row != 3])
+    drawn = kept[np.random.default_rng(3).choice(49, 20, replace=False, shuffle=False)]
+    for modality, view in arrays.items():
+        expected = fit_reduction(view[drawn], 5, standardize=True).apply(view[kept])
+        np.testing.assert_allclose(np.load(settings.work / "reduced" / f"{modality}.npy"), expected, atol=1e-4)
+        n_seen = len(set(drawn) - LACKING[modality])
+        assert f"reduce: {modality}: {n_seen} clips" in said
+    reduce(some)
+    assert "reduce: nothing to do" in capsys.readouterr().out
+    reduce(settings)
+    assert "reduce: nothing to do" not in capsys.readouterr().out
 
 
 def test_compaction_is_no_reason_to_reduce_again_and_changed_words_are(extracted):

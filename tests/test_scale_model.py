@@ -46,10 +46,12 @@ def test_a_price_needs_every_price(assumed):
     assert found.price == pytest.approx(0.04 * found.core_h + 2.0 * found.gpu_h + 20.0 * found.stored_tb)
 
 
-def test_training_does_not_grow_for_ever_and_reducing_does(assumed):
+def test_training_does_not_grow_for_ever_and_applying_does(assumed):
     some, many = (estimate(n, FARM, assumed) for n in (10**6, 10**8))
     assert many.train_s == some.train_s
-    assert many.reduce_s == pytest.approx(100 * some.reduce_s)
+    assert some.reduce_s < many.reduce_s < 20 * some.reduce_s, "fitted on as many clips"
+    assumed["reduce"]["fit_clips"] = 10**9
+    assert estimate(10**8, FARM, assumed).reduce_s == pytest.approx(100 * some.reduce_s)
     assert many.assign_s == pytest.approx(100 * some.assign_s)
 
 
