@@ -61,7 +61,6 @@ def on_a_terminal(*words: str, **extra: str) -> tuple[int, str]:
 
 def call_main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str | Path) -> Said:
     """Runs the command line in this process, which costs no start."""
-    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # `main` sets it, and must not for the tests after this
     monkeypatch.setenv("COLUMNS", "80")
     for name in ("FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS"):
         monkeypatch.delenv(name, raising=False)

@@ -147,7 +147,7 @@ def completed(*words: str) -> list[str]:
         (["ex"], {"extract", "export"}),
         (["extract", "--on"], {"--only"}),
         (["extract", "--only", "v"], {"visual"}),
-        (["train", "--set", "reduce."], {"reduce.dim=", "reduce.standardize=", "reduce.seed="}),
+        (["train", "--set", "reduce."], {"reduce.dim=", "reduce.standardize=", "reduce.fit_clips=", "reduce.seed="}),
         (["train", "--config", "configs/m"], {f"configs/{name}.yaml" for name in ("meld", "mmsa", "mosi", "mosi60")}),
         (
             ["train", "--config", "confi"],

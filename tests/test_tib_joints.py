@@ -11,6 +11,7 @@ from tib import TIB
 from tib.losses import joint_information, normalised_joint
 from tib.twin.net import Encoded
 from tib.twin.objective import Joints, loss_terms
+from tib.twin.train import RISE, _steadiness
 
 
 def counts_of(seed: int, n_clips: int, n_clusters: int = 4) -> Tensor:
@@ -89,3 +90,11 @@ def test_a_momentum_out_of_range(momentum: float) -> None:
     view = randn(0, 10, 3).numpy()
     with pytest.raises(ValueError, match="joint_momentum must be a finite number >= 0 and <= 0.999, got"):
         TIB(2, joint_momentum=momentum).fit([view, view])
+
+
+def test_the_momentum_comes_in_as_the_steps_grow_small() -> None:
+    found = [_steadiness(step / 100) for step in range(100)]
+    assert found[: round(100 * RISE)] == [0.0] * round(100 * RISE)
+    assert found == sorted(found)
+    assert found[round(100 * RISE)] == 0
+    assert found[-1] == pytest.approx(1, abs=0.01)

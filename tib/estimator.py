@@ -68,7 +68,8 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         balance: of the clusters' entropy in both mutual informations: 1 is mutual information, less lets clusters be
             more unequal or die.
         joint_momentum: of the running mean over batches that both mutual informations are of, from 0, the batch alone,
-            to below 1, in the limit all clips: for batches that are small for K (benchmarks/scale_tib.py).
+            to below 1, in the limit all clips: for batches that are small for K (docs/scale.md). It comes in as the
+            learning rate goes down.
         early_stop: end a stage when the clusters have settled.
         random_state: the seed. The same gives the same result to the bit on one machine with one number of threads;
             in the reference, restart r is the run with random_state + r. None draws one, kept as `seed_`.

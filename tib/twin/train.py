@@ -119,7 +119,7 @@ def train(
     anchors = _Anchors(data, pace.anchors(net.n_clusters, data.bags.shape[1]), generator)
     if anchors.size < group.size:
         raise ValueError(f"a batch of {anchors.size} anchors for {group.size} processes: start fewer of them")
-    joints = Joints(pace.joint_momentum, group)
+    joints = Joints(group=group)
     optimiser = torch.optim.Adam(net.parameters(), lr=pace.learning_rate, betas=ADAM_BETAS)
     data.window.go_to(0 if kept is None else kept["anchors"][2])
     n_steps = pace.steps(net.n_clusters, data.bags.shape[1], len(data.window.blocks))
@@ -148,6 +148,7 @@ def train(
     for step in range(len(history), n_steps):
         done = step / n_steps
         optimiser.param_groups[0]["lr"] = pace.learning_rate * _height(done)
+        joints.momentum = pace.joint_momentum * _steadiness(done)
         terms = _step_terms(net, data, schedule, weights, anchors.draw(schedule.at_home(done)), generator, done, joints)
         optimiser.zero_grad(set_to_none=True)
         # Restarts share no parameter: each gets the gradient of its own loss.
@@ -171,6 +172,15 @@ def _curves(history: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 def _height(done: float) -> float:
     """Of the learning rate: up in a line, down in half a cosine."""
     return 0.05 + 0.95 * done / RISE if done < RISE else 0.5 * (1 + math.cos(math.pi * (done - RISE) / (1 - RISE)))
+
+
+def _steadiness(done: float) -> float:
+    """Of the running joints' momentum: none while the steps grow, then the more the smaller they are.
+
+    What a batch said before is of an encoder that was another then. Near the uniform joint, where training begins and
+    mutual information has next to no slope, joints that lag behind hold the clusters back.
+    """
+    return 0.0 if done < RISE else 1.0 - _height(done)
 
 
 def _step_terms(
