@@ -44,7 +44,7 @@ setup: $(READY) ## .venv with the locked packages; the other targets do it thems
 	@.venv/bin/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
 
 $(READY): requirements.lock pyproject.toml | .venv/bin/uv
-	@echo 'setting up .venv from requirements.lock (once; PyTorch alone is a few GB)'
+	@echo 'setting up .venv from requirements.lock (once; PyTorch alone is a few GB)' >&2
 	@.venv/bin/uv pip install --python $(PY) --require-hashes -r requirements.lock
 	@.venv/bin/uv pip install -q --python $(PY) --no-deps --no-build-isolation -e .
 	@touch $@

@@ -8,13 +8,13 @@ of clips cut from one recording, parts of 60-d float32 embeddings, aligned views
 import argparse
 import json
 import resource
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -145,10 +145,12 @@ def measure(n: int, folder: Path) -> dict[str, Any]:
 
 
 def measure_apart(n: int) -> dict[str, Any]:
-    """`measure` in a fresh process and a folder that is deleted after."""
-    with tempfile.TemporaryDirectory() as folder, get_context("spawn").Pool(1) as pool:
-        found: dict[str, Any] = pool.apply(measure, (n, Path(folder)))
-        return found
+    """`measure` in a fresh process, which has imported nothing else, and in a folder that is deleted after."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "benchmarks.scale_store", "--measure", str(n), folder]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603 - this interpreter
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def scale(sizes: tuple[int, ...]) -> dict[str, Any]:
@@ -178,7 +180,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes, whose seconds per million say little")
     parser.add_argument("--sizes", type=int, nargs="+", help="clips, in place of the usual sizes")
+    parser.add_argument("--measure", nargs=2, metavar=("CLIPS", "FOLDER"), help="what one size's own process does")
     options = parser.parse_args()
+    if options.measure:
+        print(json.dumps(measure(int(options.measure[0]), Path(options.measure[1]))))
+        return
     found = scale(tuple(options.sizes or (QUICK_SIZES if options.quick else SIZES)))
     # Of the processor: by the clock it tells of whatever else this machine does.
     flat = found["per_million"]["cpu_seconds"]["all"]["spread"] <= MAX_SPREAD

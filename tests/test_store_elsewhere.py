@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from corpus_factory import SMALL_ENCODERS, write_folder_corpus
+from terminal import call_main
 
 from pipeline.align import read_views
 from pipeline.compact import compact
@@ -12,6 +13,7 @@ from pipeline.config import load_settings
 from pipeline.errors import PipelineError
 from pipeline.extract import extract
 from pipeline.features import exact_store
+from pipeline.lock import only_writer
 from pipeline.prepare import manifest_of, prepare
 from pipeline.reduce import reduce, views_of
 from pipeline.status import status
@@ -52,3 +54,17 @@ def test_a_place_that_cannot_be_reached_is_said(tmp_path):
     settings = load_settings(None, ["extract.store=nowhere://bucket"], workdir=tmp_path)
     with pytest.raises(PipelineError, match="nowhere://bucket: no access to nowhere:// .*; install what is missing"):
         exact_store(settings, "text")
+
+
+def test_a_folder_that_two_workdirs_share_is_written_by_one_command_at_a_time(tmp_path, monkeypatch, capsys):
+    root, shared = write_folder_corpus(tmp_path / "clips", 1), tmp_path / "shared"
+    shared.mkdir()
+    words = [
+        word for one in (*OF_WORDS, f"extract.store={shared}", f"workdir={tmp_path / 'w'}") for word in ("--set", one)
+    ]
+    with only_writer(shared):
+        said = call_main(monkeypatch, capsys, "extract", "--clips", root, *words)
+        assert said.code == 2
+        assert f"another command is at work in {shared}" in said.err
+    assert call_main(monkeypatch, capsys, "extract", "--clips", root, *words).code == 0
+    assert list(shared.glob("text/*/part-*.parquet"))

@@ -8,6 +8,7 @@ from pipeline.config import Settings
 from pipeline.console import say
 from pipeline.errors import PipelineError
 from pipeline.files import check_writable
+from pipeline.storage import is_local
 
 if TYPE_CHECKING:
     from pipeline.compact import Compacted
@@ -63,7 +64,7 @@ def extract(
     from pipeline.manifest import Manifest, corpus_root
 
     with session.doing("extract"):
-        session.hold(settings.work)
+        _hold_embeddings(session, settings)
         root, manifest = corpus_root(settings.work), Manifest(settings.work / "manifest.jsonl")
         return extract(settings, manifest, root, only=only or (), retry_failed=retry_failed, max_failures=max_failures)
 
@@ -74,11 +75,18 @@ def compact(session: Session, settings: Settings) -> "dict[str, Compacted]":
     from pipeline.features import exact_store
 
     with session.doing("compact"):
-        session.hold(settings.work)
+        _hold_embeddings(session, settings)
         stores = {modality: exact_store(settings, modality) for modality in settings.extract.modalities()}
         if not any(stores.values()):
             raise PipelineError(f"no embeddings of these settings in {settings.work}; run `extract` first")
         return {modality: compact(store) for modality, store in stores.items() if store}
+
+
+def _hold_embeddings(session: Session, settings: Settings) -> None:
+    """An object store knows no locks: there it is for people to see to it that one command at a time writes."""
+    session.hold(settings.work)
+    if settings.extract.store and is_local(settings.features):
+        session.hold(settings.features)
 
 
 def reduce(session: Session, settings: Settings) -> None:
