@@ -1,13 +1,12 @@
 """How the store's time and memory grow with the clips: synthetic corpora of three modalities, from parts to views.
 
-`python -m benchmarks.scale_store` prints JSON; --quick takes minutes. Each size runs in a process of its own, so that
+`python -m benchmarks.scale_store` prints JSON; --quick takes seconds. Each size runs in a process of its own, so that
 its peak of resident memory is its own. What is timed are the functions that the stages call, on real files: a list
 of clips cut from one recording, parts of 60-d float32 embeddings, aligned views.
 """
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.memory import peak_bytes
 from pipeline.align import Views, iter_clip_ids, read_views
 from pipeline.compact import compact
 from pipeline.config import Settings
@@ -38,7 +38,7 @@ from pipeline.store import EmbeddingStore
 
 MODALITIES = ("text", "visual", "audio")
 DIM, PART_ROWS, CLIP_S, SEED = 60, 16_384, 3.0, 0
-SIZES, QUICK_SIZES = (1_000_000, 3_000_000, 10_000_000), (30_000, 100_000)
+SIZES, QUICK_SIZES = (1_000_000, 3_000_000, 10_000_000), (3_000, 30_000)
 MAX_BYTES, MAX_SPREAD = 2e9, 0.15
 
 
@@ -134,7 +134,7 @@ def measure(n: int, folder: Path) -> dict[str, Any]:
         with output(Output(quiet=True)):
             found = step()
         seconds[name], cpu_seconds[name] = time.perf_counter() - began, time.process_time() - cpu_began
-        peaks[name] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        peaks[name] = peak_bytes()
         if expected is not ... and found != expected:
             raise RuntimeError(f"{name} of {n} clips: expected {expected}, got {found}")
         print(
