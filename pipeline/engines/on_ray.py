@@ -7,6 +7,7 @@ failures. A chunk that was lost with its machine is made again, and replaces its
 
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from pipeline.sources import source_of
 from pipeline.store import EmbeddingStore
 
 LOOPBACK = "127.0.0.1"
+KNOCK_S = 10.0
 MAX_RESTARTS = 10  # of an actor: a chunk that always kills its process must end the run
 _KEPT = "what was done is kept: run again to go on"
 # Read by Ray when it is imported, and by what it starts.
@@ -227,13 +229,25 @@ def _join(address: str) -> None:
         if address == "local":
             ray.init(address="local", include_dashboard=False, _node_ip_address=LOOPBACK, **quiet)
         else:
+            _knock(os.environ.get("RAY_ADDRESS", "") if address == "auto" else address)
             ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise PipelineError(
             f"cannot join a Ray cluster at engine.address={address} ({reason}); start one (ray start --head), give the "
             "host:port of one, or set engine.address=local"
         ) from None
+
+
+def _knock(address: str) -> None:
+    """Whether anybody is at host:port: Ray would try for minutes. What is no such address is left to Ray.
+
+    Raises:
+        OSError: nobody is.
+    """
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
 
 
 def _machine(node: Mapping[str, Any]) -> Machine:
