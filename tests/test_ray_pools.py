@@ -1,7 +1,9 @@
 """How an engine is chosen and sized, without Ray: the settings, the pools for a cluster, and what is said of a lack."""
 
+import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from corpus_factory import write_folder_corpus
@@ -9,14 +11,17 @@ from terminal import call_main
 
 from extractors.clip import Clip
 from pipeline.config import EngineSettings, load_settings
+from pipeline.engines import on_ray
+from pipeline.engines.jobs import Job
 from pipeline.engines.on_ray import unseen
+from pipeline.engines.plan import Plan, chunk_of
 from pipeline.engines.pools import Machine, Pools, pools_of
 from pipeline.errors import PipelineError
 from pipeline.sources import source_of
 
 
 def machines(n: int, cpus: float, gpus: float = 0.0) -> list[Machine]:
-    return [Machine(f"{i:02x}", f"10.0.0.{i}", cpus, gpus) for i in range(n)]
+    return [Machine(f"{i + 1:056x}", f"10.0.0.{i}", cpus, gpus) for i in range(n)]
 
 
 @pytest.mark.parametrize(
@@ -106,3 +111,98 @@ def test_ray_is_not_imported_where_it_is_not_asked_for(tmp_path):
     program = "import sys, pipeline.extract, pipeline.engines.on_ray; print('ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+class FakeRay:
+    """A Ray of which only its nodes and answers are told."""
+
+    exceptions = SimpleNamespace(
+        TaskUnschedulableError=type("TaskUnschedulableError", (Exception,), {}),
+        NodeDiedError=type("NodeDiedError", (Exception,), {}),
+        RayError=type("RayError", (Exception,), {}),
+    )
+
+    def __init__(self, nodes, answer=None):
+        self._nodes, self._answer, self.was_shut_down = nodes, answer, False
+
+    def is_initialized(self):
+        return False
+
+    def init(self, **options):
+        pass
+
+    def nodes(self):
+        return self._nodes
+
+    def shutdown(self):
+        self.was_shut_down = True
+
+    def remote(self, **options):
+        return lambda task: SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *_: task))
+
+    def get(self, asked):
+        raise self._answer
+
+
+def node(address, **resources):
+    return {"Alive": True, "NodeID": "00", "NodeManagerAddress": address, "Resources": resources}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        (
+            [node("10.1.2.3", CPU=2)],
+            "Ray would listen on the network, as it was imported before `extract` could tell it",
+        ),
+        ([node(on_ray.LOOPBACK)], "no machine of the Ray cluster has a CPU for work; start workers with `ray start`"),
+    ],
+)
+def test_a_cluster_that_will_not_do_is_refused_and_ended(monkeypatch, nodes, message):
+    fake = FakeRay(nodes)
+    monkeypatch.setattr(on_ray, "imported", lambda: fake)
+    with pytest.raises(PipelineError, match=message), on_ray.cluster(EngineSettings(kind="ray", address="local")):
+        pytest.fail("it was taken")
+    assert fake.was_shut_down
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (FakeRay.exceptions.NodeDiedError("gone"), "no machine of the Ray cluster answers; look at `ray status`"),
+        (
+            FakeRay.exceptions.RayError("no such module"),
+            "the Ray worker 10.0.0.0 cannot begin: RayError: no such module",
+        ),
+    ],
+)
+def test_machines_that_do_not_answer_are_told(monkeypatch, answer, message):
+    pytest.importorskip("ray")
+    monkeypatch.setattr(on_ray, "imported", lambda: FakeRay([], answer))
+    with pytest.raises(PipelineError, match=message):
+        on_ray._checked(machines(2, 2), [], None)
+
+
+def test_an_encoder_that_was_let_go_has_no_recipe():
+    job = Job("text", None, n_pending=1, n_failed_before=0)
+    with pytest.raises(ValueError, match="text: the encoder must be loaded"):
+        on_ray._recipe(job, load_settings(None), None)
+
+
+def test_nobody_at_an_address_is_noticed_at_once():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        on_ray._knock(address)
+    with pytest.raises(OSError, match="refused"):
+        on_ray._knock(address)
+    on_ray._knock("somewhere")  # no host:port: for Ray to say
+
+
+def test_a_plan_gives_its_chunks_back_and_leaves_no_file():
+    chunks = [[(Clip(f"c{i}", "/a/ü\ud800.mp4", 1.5, None, 'w "q"\n'), {"text": "s"})] for i in range(600)]
+    with Plan(iter(chunks)) as plan:
+        assert plan.n_chunks == 600
+        assert len(plan.files) == 3
+        assert [chunk_of(line) for path in plan.files for line in path.read_text().splitlines()] == chunks
+        folder = plan.files[0].parent
+    assert not folder.exists()
