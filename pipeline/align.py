@@ -109,8 +109,8 @@ class Aligned:
         self._row = np.cumsum(self._kept, dtype=np.uint32) - 1  # of the views
         self.n_clips = int(self._kept.sum())
 
-    def n_with(self, modality: str, among: NDArray[np.bool_]) -> int:
-        """How many clips have the modality, of the (N,) that are True."""
+    def n_with(self, modality: str, among: NDArray[np.bool_] | bool = True) -> int:
+        """How many clips have the modality; `among`: of the (N,) that are True."""
         return int((self._has[modality][self._kept] & among).sum())
 
     def clip_ids(self) -> Iterator[list[str]]:

@@ -47,7 +47,7 @@ def chosen_stores(settings: Settings, stage: str) -> dict[str, EmbeddingStore]:
             continue
         stores[modality] = store
     if not stores:
-        raise PipelineError(f"no embeddings in {settings.work / 'features'}; run `extract` first, with the same config")
+        raise PipelineError(f"no embeddings in {settings.features}; run `extract` first, with the same config")
     return stores
 
 

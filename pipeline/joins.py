@@ -5,6 +5,7 @@ Arrow's own hash join takes 5.5 GB (docs/decisions.md). What it reads are Arrow 
 `pipeline/storage.py` knows will do.
 """
 
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -20,6 +21,7 @@ from pipeline.sources import UNREADABLE
 from pipeline.store import FAILED_SCHEMA, FAILURE_COLUMNS, EmbeddingStore
 
 MEMORY = "768MB"  # what DuckDB may hold; the rest goes to the system's folder for temporary files
+THREADS = 4  # at most, as each wants memory of its own: with 64 of them a join of 8 million clips does not fit into it
 BATCH = 65_536  # rows a batch
 _KEYS = pa.schema([("place", pa.int64()), ("clip_id", pa.string()), ("source", pa.string())])
 _NUMBERED_FAILURES = pa.schema([("place", pa.int64()), *FAILED_SCHEMA])
@@ -41,9 +43,14 @@ class _Engine:
         self._folder = tempfile.TemporaryDirectory(prefix="joins-", ignore_cleanup_errors=True)
         config: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": MEMORY,
+            "threads": min(THREADS, os.cpu_count() or 1),
             "preserve_insertion_order": False,
         }
-        self._connection = duckdb.connect(str(Path(self._folder.name) / "joins.duckdb"), config=config)
+        try:
+            self._connection = duckdb.connect(str(Path(self._folder.name) / "joins.duckdb"), config=config)
+        except duckdb.Error as error:
+            self._folder.cleanup()
+            raise _refused(error) from None
         self._failed: BaseException | None = None
 
     def __enter__(self) -> "_Engine":
@@ -64,6 +71,7 @@ class _Engine:
         """
         import duckdb
 
+        self._failed = None
         for name, (schema, batches) in streams.items():
             self._connection.register(name, pa.RecordBatchReader.from_batches(schema, self._watched(batches)))
         try:
@@ -78,7 +86,12 @@ class _Engine:
 
     def one(self, query: str) -> tuple[int, ...]:
         """The only row that a query gives."""
-        (found,) = self._connection.execute(query).fetchall()
+        import duckdb
+
+        try:
+            (found,) = self._connection.execute(query).fetchall()
+        except duckdb.Error as error:
+            raise _refused(error) from None
         return tuple(found)
 
     def stream(self, query: str) -> Iterator[pa.RecordBatch]:
@@ -97,6 +110,8 @@ class _Engine:
         """The same; DuckDB tells of an error in words only, so it is kept."""
         try:
             yield from batches
+        except GeneratorExit:  # DuckDB has seen enough
+            raise
         except BaseException as error:
             self._failed = error
             raise
@@ -176,23 +191,23 @@ class ClipTable:
         )
         return n_pending, n_failed
 
-    def pending(self, modalities: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    def pending(self, modalities: Sequence[str]) -> Iterator[tuple[int, str, dict[str, str]]]:
         """What `account` found to be embedded in any of these modalities.
 
         Yields:
-            (row of the clip, modality -> stamp of what to embed), in the corpus' order.
+            (row of the clip, its id, modality -> stamp of what to embed), in the corpus' order.
         """
         indices = [self.modalities.index(modality) for modality in modalities]
-        selects = [f"SELECT row, {index} AS modality, stamp FROM pending_{index}" for index in indices]  # noqa: S608
-        row, wanted = -1, dict[str, str]()
+        selects = [f"SELECT row, clip_id, {index} AS modality, stamp FROM pending_{index}" for index in indices]  # noqa: S608
+        last, wanted = (-1, ""), dict[str, str]()
         for batch in self._engine.stream(f"{' UNION ALL '.join(selects)} ORDER BY row, modality"):
-            for at, index, stamp in zip(*(batch[name].to_pylist() for name in batch.schema.names), strict=True):
-                if at != row and wanted:
-                    yield row, wanted
+            for row, clip_id, index, stamp in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                if row != last[0] and wanted:
+                    yield *last, wanted
                     wanted = {}
-                row, wanted[self.modalities[index]] = at, stamp
+                last, wanted[self.modalities[index]] = (row, clip_id), stamp
         if wanted:
-            yield row, wanted
+            yield *last, wanted
 
     def failures(self, modality: str) -> Iterator[pa.RecordBatch]:
         """The newest failure of each clip that `account` found to have failed, in the order they came."""

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from extractors.clip import Clip
+from pipeline.errors import PipelineError
 from pipeline.joins import ClipTable
-from pipeline.sources import source_of
+from pipeline.sources import stamps_of
 from pipeline.store import EmbeddingStore, Failure
 
 Clips = Callable[[], Iterable[Clip]]  # the corpus in its order, anew each time it is called
@@ -51,10 +52,15 @@ class Ledger:
 
         Yields:
             (row of the clip in the corpus, clip, modality -> stamp), in the corpus' order.
+        Raises:
+            PipelineError: the clips are others than when they were looked at.
         """
         numbered = enumerate(self.clips())
-        for row, stamps in self._table.pending(modalities):
-            yield row, next(clip for number, clip in numbered if number == row), stamps
+        for row, clip_id, stamps in self._table.pending(modalities):
+            clip = next((clip for number, clip in numbered if number == row), None)
+            if clip is None or clip.clip_id != clip_id:
+                raise PipelineError(f"the manifest has changed since it was read: expected clip {clip_id!r}; run again")
+            yield row, clip, stamps
 
     def failures(self, modality: str) -> Iterator[Failure]:
         """The newest failure of each clip that has failed as it is now, in the order they came."""
@@ -64,4 +70,4 @@ class Ledger:
 
 def stamped(clips: Iterable[Clip], modalities: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """The clips as `ClipTable` takes them: clip_id, and what each modality's embedding would be made from now."""
-    return ((clip.clip_id, [source_of(clip, modality) for modality in modalities]) for clip in clips)
+    return ((clip.clip_id, stamps_of(clip, modalities)) for clip in clips)

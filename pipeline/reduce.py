@@ -114,6 +114,12 @@ def _fit(
     widths = {modality: int(one.store.recipe["dim"]) for modality, one in located.items()}
     drawn = _drawn(aligned.n_clips, settings.reduce)
     n_with = {m: aligned.n_with(m, drawn) for m in widths}
+    for modality, n_clips in n_with.items():
+        if n_clips < min(2, aligned.n_with(modality)):
+            raise PipelineError(
+                f"{modality}: of the {settings.reduce.fit_clips} clips that reduce.fit_clips draws {n_clips} have it; "
+                "raise reduce.fit_clips"
+            )
     dim = _common_dim({m: (n_with[m], width) for m, width in widths.items()}, settings.reduce.dim)
     fitted = {}
     for modality, width in widths.items():

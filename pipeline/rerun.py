@@ -29,6 +29,8 @@ from pipeline.predict import kept_encoders
 from pipeline.prepare import manifest_of, prepare
 from pipeline.records import read_record
 from pipeline.reduce import reduce, views_of
+from pipeline.storage import is_local, listed
+from pipeline.store import EmbeddingStore
 from pipeline.transcripts import TRANSCRIPTS
 
 MAX_THREADS = 1024  # beyond it a record is not believed
@@ -229,10 +231,13 @@ def _settled(original: Original, out: Path, clips: Path | None) -> Settings:
         if not before.views.is_dir():
             raise PipelineError(f"the features that the run clustered are not there any more: {before.views}{_seen()}")
         return load_settings(config, out=out)
-    changes = kept_encoders(original.folder, before.extract)
+    changes = [
+        *kept_encoders(original.folder, before.extract),
+        "extract.store=null",
+    ]  # all goes into a workdir of its own
     if clips is None and (before.work / "corpus.json").is_file():
         shutil.rmtree(own, ignore_errors=True)
-        _take_over(before.work, own)
+        _take_over(before, own)
         settings = load_settings(config, changes, out=out, workdir=own)
     else:
         root = clips or before.corpus.root
@@ -243,7 +248,6 @@ def _settled(original: Original, out: Path, clips: Path | None) -> Settings:
             )
         if "identical" in _read(out / RECORD):  # of an earlier rerun, not of one that was stopped
             shutil.rmtree(own, ignore_errors=True)
-        changes.append("extract.store=null")  # all is made anew, in a workdir of its own
         settings = load_settings(config, changes, out=out, workdir=own, corpus__root=root)
         if (before.work / TRANSCRIPTS).is_file():
             write_atomic(own / TRANSCRIPTS, (before.work / TRANSCRIPTS).read_bytes())
@@ -260,16 +264,21 @@ def _seen() -> str:
     return f"; a relative path is seen from here, {Path.cwd()}"
 
 
-def _take_over(work: Path, own: Path) -> None:
-    """What a workdir holds of its clips and their embeddings, under second names: nothing is changed in place."""
+def _take_over(before: Settings, own: Path) -> None:
+    """What a run had of its clips and their embeddings, under second names or copied: nothing is changed in place."""
     for name in _OF_A_CORPUS:
-        if (work / name).is_file():
-            write_atomic(own / name, (work / name).read_bytes())
-    files = [
-        path for path in (work / "features").rglob("*") if path.is_file() and not path.name.startswith(TEMPORARY_PREFIX)
-    ]
-    for path in sorted(files, key=lambda path: path.stat().st_mtime_ns):  # where they are copied, in the order made
-        link_or_copy(path, own / path.relative_to(work))
+        if (before.work / name).is_file():
+            write_atomic(own / name, (before.work / name).read_bytes())
+    for modality in before.extract.modalities():
+        for store, _ in EmbeddingStore.all(before.features, modality):
+            for path in listed(store.folder, "*"):  # in the order made, where they are copied
+                if path.name.startswith(TEMPORARY_PREFIX):
+                    continue
+                target = own / "features" / modality / store.fingerprint / path.name
+                if is_local(path):
+                    link_or_copy(path, target)
+                else:
+                    write_atomic(target, path.read_bytes())
 
 
 @contextmanager

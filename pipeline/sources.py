@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from extractors.clip import Clip
 
@@ -24,6 +24,13 @@ def source_of(clip: Clip, modality: str) -> str:
     except OSError as error:
         return f"{UNREADABLE}{error.errno}"
     return f"{stat.st_size}:{stat.st_mtime_ns}:{clip.start_s}:{clip.end_s}"
+
+
+def stamps_of(clip: Clip, modalities: Sequence[str]) -> list[str]:
+    """The same of several modalities: picture and sound have one stamp, and their file is looked at once."""
+    kinds = ["text" if modality == "text" else "visual" for modality in modalities]
+    found = {kind: source_of(clip, kind) for kind in set(kinds)}
+    return [found[kind] for kind in kinds]
 
 
 def sources_of(clips: Iterable[Clip], modality: str, done: Iterable[tuple[str, str]]) -> dict[str, str]:

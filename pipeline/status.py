@@ -13,14 +13,12 @@ from typing import Any
 from pipeline.cluster import is_trained
 from pipeline.config import Settings
 from pipeline.console import Output, output
-from pipeline.corpora.base import CorpusClip
 from pipeline.corpora.tables import read_records
 from pipeline.errors import PipelineError
 from pipeline.evaluate import is_scored, labels_of
 from pipeline.features import exact_store
 from pipeline.ledger import Ledger
-from pipeline.manifest import read_labels, to_clip
-from pipeline.prepare import manifest_of
+from pipeline.manifest import Manifest, corpus_root, read_labels, to_clip
 from pipeline.records import Reduction, Run, Shape, TrainedAudio, read_metrics, read_record
 from pipeline.reduce import is_reduced, views_of
 
@@ -111,13 +109,12 @@ def _status(settings: Settings) -> Status:
 
 def accounts(settings: Settings) -> list[Modality]:
     """Every modality that is switched on, with its counts; none without a manifest."""
-    found = _manifest(settings)
-    modalities = settings.extract.modalities()
-    if not found or not modalities:
+    found, modalities = _manifest(settings), settings.extract.modalities()
+    if found is None or not modalities:
         return []
-    clips = [to_clip(clip, root) for clip, root in found]
-    with Ledger(lambda: clips, modalities) as ledger:
-        return [_account(settings, modality, ledger) for modality in modalities]
+    manifest, root = found
+    with Ledger(lambda: (to_clip(clip, root) for clip in manifest), modalities) as ledger:
+        return [_account(settings, modality, ledger) for modality in modalities if ledger.n_clips]
 
 
 def _account(settings: Settings, modality: str, ledger: Ledger) -> Modality:
@@ -132,18 +129,19 @@ def _account(settings: Settings, modality: str, ledger: Ledger) -> Modality:
     return Modality(modality, *counts, store.fingerprint, extractor, trained, causes)
 
 
-def _manifest(settings: Settings) -> list[tuple[CorpusClip, Path]]:
+def _manifest(settings: Settings) -> tuple[Manifest, Path] | None:
+    """The clips, and the folder that their media lie in; None where `prepare` has not run."""
     if not (settings.work / "corpus.json").exists():
-        return []
-    clips, root = manifest_of(settings)
-    return [(clip, root) for clip in clips]
+        return None
+    return Manifest(settings.work / "manifest.jsonl"), corpus_root(settings.work)
 
 
 def _prepared(settings: Settings) -> Stage:
     root, kind = settings.corpus.root, settings.corpus.kind
     there = root is not None and (root.is_dir() or kind == "synthetic")
-    clips = _manifest(settings)
-    if not clips:
+    found = _manifest(settings)
+    n_clips = sum(1 for _ in found[0]) if found else 0
+    if not found or not n_clips:
         if there:
             return Stage("prepare", TO_DO, "", f"read {root}")
         told = f"there is no folder {root}" if root else "corpus.root is not set (CLIPS=DIR, or --clips DIR)"
@@ -151,8 +149,8 @@ def _prepared(settings: Settings) -> Stage:
     labels, problems = settings.work / "labels.csv", settings.work / "problems.csv"
     n_labels = len(read_labels(labels)) if labels.exists() else 0
     n_problems = _count_problems(problems)
-    has = f"{len(clips)} clips, {n_labels} labels" + (f", {n_problems} problems" if n_problems else "")
-    before = clips[0][1]
+    has = f"{n_clips} clips, {n_labels} labels" + (f", {n_problems} problems" if n_problems else "")
+    _, before = found
     if not there:
         return Stage("prepare", DONE, has, "nothing: its clips are not at hand" if root else "nothing: no corpus.root")
     if root is not None and before != root.resolve():

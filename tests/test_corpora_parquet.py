@@ -52,16 +52,38 @@ def test_what_is_no_clip_is_told_with_its_row_and_costs_no_other(tmp_path):
     assert len(told) == 6
 
 
-def test_cells_of_another_type_are_told(tmp_path):
-    write(tmp_path / "a.parquet", [{"file": "a.mp4", "start_s": "1"}])
-    write(tmp_path / "b.parquet", [{"file": "b.mp4", "transcript": 5}])
-    write(tmp_path / "c.parquet", [{"file": "c.mp4"}])
-    corpus = read_parquet(tmp_path)
-    assert [problem.message for problem in corpus.problems] == [
-        "start_s: expected a number, got '1'",
-        "transcript: expected text, got 5",
-    ]
-    assert [clip.clip_id for clip in corpus.clips] == ["c"]
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            {"file": "a.mp4", "start_s": "1"},
+            "column 'start_s': expected numbers, got string; write it so",
+        ),
+        ({"file": "a.mp4", "end_s": True}, "column 'end_s': expected numbers, got bool"),
+        ({"file": "a.mp4", "clip_id": 5}, "column 'clip_id': expected text, got int64"),
+        (
+            {"file": "a.mp4", "start_s": float("inf")},
+            "no row of .*list.parquet:1: start_s: expected a number",
+        ),
+    ],
+)
+def test_what_a_column_must_be_is_told(tmp_path, row, message):
+    write(tmp_path / "list.parquet", [row])
+    with pytest.raises(PipelineError, match=message):
+        read_parquet(tmp_path)
+
+
+def test_columns_of_null_and_of_few_words_are_taken(tmp_path):
+    names = pa.array(["a.mp4", "b.mp4"]).dictionary_encode()
+    pq.write_table(pa.table({"file": names, "transcript": pa.nulls(2), "end_s": pa.nulls(2)}), tmp_path / "x.parquet")
+    assert [clip.clip_id for clip in read_parquet(tmp_path).clips] == ["a", "b"]
+
+
+def test_text_that_is_no_utf8_is_told(tmp_path):
+    broken = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\5\0\0\0"), pa.py_buffer(b"\xff.mp4")])
+    pq.write_table(pa.table({"file": broken}), tmp_path / "list.parquet")
+    with pytest.raises(PipelineError, match=r"cannot read .*list.parquet \(.*utf-8.*\); it must be a Parquet file"):
+        read_parquet(tmp_path)
 
 
 def test_links_that_leave_the_root_are_refused(tmp_path):
@@ -85,7 +107,7 @@ def test_links_that_leave_the_root_are_refused(tmp_path):
         ([{"path": "a.mp4", "n": 1}], "expected a column 'file', got 'path', 'n'; rename one"),
         (
             [{"file": ""}],
-            r"no clips in .*: looked for rows of \*.parquet .*first problem: list.parquet:1: no file named",
+            r"no clips in .*: no row of \*.parquet is one; first problem: list.parquet:1: no file named",
         ),
         (None, r"no \*.parquet that lists the clips; set corpus.table to a Parquet file in it"),
     ],

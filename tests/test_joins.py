@@ -1,12 +1,17 @@
 """Joins of clips and stores by DuckDB against the same by dicts, and what must not be held in memory."""
 
+import subprocess
+import sys
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from extractors.base import Embedding
 from extractors.clip import Clip
 from pipeline import joins
 from pipeline.align import Aligned
+from pipeline.arrow import integers
 from pipeline.errors import PipelineError
 from pipeline.joins import ANY_STAMP, ClipTable, all_clip_ids
 from pipeline.ledger import Ledger, stamped
@@ -170,3 +175,47 @@ def test_a_disk_that_is_too_small_for_a_join_is_said(monkeypatch):
     clips = ((f"a clip with a rather long name {row}", [str(row)]) for row in range(200_000))
     with pytest.raises(PipelineError, match="cannot join clips by DuckDB: .*; free some space, or set TMPDIR"):
         ClipTable(clips, ["text"])
+
+
+def test_a_stop_in_the_midst_of_a_join_is_a_stop():
+    program = """
+import os, signal, sys, threading, time
+from pipeline.cli import stop
+from pipeline.joins import _Engine
+try:
+    with stop.stoppable(print), _Engine() as engine:
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        engine.run("CREATE TABLE t AS SELECT count(*) FROM range(100_000_000_000) AS a(n) WHERE n % 7 = 3")
+except stop.Stopped as stopped:
+    sys.exit(stop.exit_code(stopped.signum))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 143, done.stderr
+
+
+def test_a_stream_that_was_not_read_to_its_end_hides_no_later_error():
+    schema = pa.schema([("n", pa.int64())])
+    batch = pa.RecordBatch.from_arrays([integers(np.arange(10))], schema=schema)
+    with joins._Engine() as engine:
+        engine.run("CREATE TABLE first AS SELECT n FROM given LIMIT 1", given=(schema, (batch for _ in range(100_000))))
+        with pytest.raises(PipelineError, match="cannot join clips by DuckDB"):
+            engine.run("SELECT nothing FROM nowhere")
+        with pytest.raises(PipelineError, match="cannot join clips by DuckDB"):
+            engine.one("SELECT nothing FROM nowhere")
+
+
+def test_many_cores_do_not_need_more_memory(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr(joins, "MEMORY", "192MB")
+    clips = ((f"a clip with a rather long name {row}", [str(row)]) for row in range(300_000))
+    with ClipTable(clips, ["text"]) as table:
+        assert table.account("text", None) == (300_000, 0)
+
+
+@pytest.mark.parametrize("later", [[], ["b", "a"]])
+def test_a_manifest_that_changes_while_it_is_worked_on_is_refused(later):
+    reads = iter([["a", "b"], later])
+    with Ledger(lambda: [Clip(i, "x.mp4", transcript="words") for i in next(reads)], ["text"]) as ledger:
+        assert ledger.account("text", None) == (2, 0)
+        with pytest.raises(PipelineError, match="the manifest has changed since it was read: expected clip 'a'; run"):
+            list(ledger.pending(["text"]))

@@ -169,6 +169,14 @@ def test_fitted_on_some_clips_it_is_the_reduction_of_these_and_applied_to_all(ex
     assert "reduce: nothing to do" not in capsys.readouterr().out
 
 
+def test_a_draw_that_hardly_sees_a_modality_is_refused(extracted):
+    draws = {seed: np.random.default_rng(seed).choice(49, 2, replace=False, shuffle=False) for seed in range(99)}
+    seed = next(seed for seed, rows in draws.items() if 16 in rows)  # the clip of row 17, which has no text
+    settings = extracted[0].model_copy(update={"reduce": ReduceSettings(dim=None, fit_clips=2, seed=seed)})
+    with pytest.raises(PipelineError, match="text: of the 2 clips that reduce.fit_clips draws 1 have it; raise reduce"):
+        reduce(settings)
+
+
 def test_compaction_is_no_reason_to_reduce_again_and_changed_words_are(extracted):
     settings, _ = extracted
     reduce(settings)

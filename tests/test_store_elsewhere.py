@@ -7,6 +7,7 @@ import pytest
 from corpus_factory import SMALL_ENCODERS, write_folder_corpus
 from terminal import call_main
 
+from extractors.base import Embedding
 from pipeline.align import read_views
 from pipeline.compact import compact
 from pipeline.config import load_settings
@@ -16,7 +17,9 @@ from pipeline.features import exact_store
 from pipeline.lock import only_writer
 from pipeline.prepare import manifest_of, prepare
 from pipeline.reduce import reduce, views_of
+from pipeline.rerun import _take_over
 from pipeline.status import status
+from pipeline.store import EmbeddingStore
 
 OF_WORDS = (*SMALL_ENCODERS, "extract.visual=null", "extract.audio=null", "reduce.dim=2")
 
@@ -58,13 +61,28 @@ def test_a_place_that_cannot_be_reached_is_said(tmp_path):
 
 def test_a_folder_that_two_workdirs_share_is_written_by_one_command_at_a_time(tmp_path, monkeypatch, capsys):
     root, shared = write_folder_corpus(tmp_path / "clips", 1), tmp_path / "shared"
-    shared.mkdir()
     words = [
         word for one in (*OF_WORDS, f"extract.store={shared}", f"workdir={tmp_path / 'w'}") for word in ("--set", one)
     ]
+    shared.mkdir()
     with only_writer(shared):
         said = call_main(monkeypatch, capsys, "extract", "--clips", root, *words)
         assert said.code == 2
         assert f"another command is at work in {shared}" in said.err
     assert call_main(monkeypatch, capsys, "extract", "--clips", root, *words).code == 0
     assert list(shared.glob("text/*/part-*.parquet"))
+
+
+def test_a_rerun_takes_copies_and_leaves_the_store_as_it_is(tmp_path):
+    settings = load_settings(
+        None, [*OF_WORDS, f"extract.store=memory://{tmp_path.name}/of_a_run"], workdir=tmp_path / "work"
+    )
+    recipe = {"extractor": "text/x", "dim": 2, "weights": {}}
+    store = EmbeddingStore.create(settings.features, "text", recipe, "request")
+    for name in ("b", "a"):
+        store.write_part([Embedding(name, np.ones(2, np.float32), 1)], {name: "s"})
+    _take_over(settings, tmp_path / "own")
+    (copy,) = [one for one, _ in EmbeddingStore.all(tmp_path / "own/features", "text")]
+    assert (copy.fingerprint, copy.done()) == (store.fingerprint, [("b", "s"), ("a", "s")])
+    copy.write_part([Embedding("c", np.ones(2, np.float32), 1)], {"c": "s"})
+    assert len(store.done()) == 2

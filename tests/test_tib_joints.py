@@ -98,3 +98,17 @@ def test_the_momentum_comes_in_as_the_steps_grow_small() -> None:
     assert found == sorted(found)
     assert found[round(100 * RISE)] == 0
     assert found[-1] == pytest.approx(1, abs=0.01)
+
+
+def test_training_takes_the_momentum_as_it_comes_in(monkeypatch) -> None:
+    views = [randn(seed, 60, 5).numpy() for seed in (0, 1)]
+
+    def losses(momentum: float) -> list[float]:
+        model = TIB(3, restarts=1, epochs=6, batch_size=16, joint_momentum=momentum, random_state=0).fit(views)
+        return [row["loss"] for row in model.history_]
+
+    alone, running = losses(0.0), losses(0.9)
+    assert running[0] == alone[0]
+    assert running[-1] != alone[-1]
+    monkeypatch.setattr("tib.twin.train._steadiness", lambda done: 0.0)
+    assert losses(0.9) == alone

@@ -12,7 +12,7 @@ from pipeline.corpora.tables import read_records
 from pipeline.drift import DRIFT
 from pipeline.manifest import Manifest, read_labels
 
-COUNTED_PARTS = 500  # of a store; more take too long to read when someone wants to stop
+COUNTED_PARTS, COUNTED_BYTES = 500, 10_000_000  # of a store, a manifest; more takes long when someone wants to stop
 
 
 def prepared(settings: Settings) -> dict[str, Any]:
@@ -87,14 +87,17 @@ def embeddings_kept(settings: Settings) -> str:
 
     counts = []
     try:
-        n_clips = sum(1 for _ in Manifest(settings.work / "manifest.jsonl"))
+        manifest = settings.work / "manifest.jsonl"
+        if manifest.stat().st_size > COUNTED_BYTES:
+            raise ValueError("too many to be counted now")
+        n_clips = sum(1 for _ in Manifest(manifest))
         for modality in settings.extract.modalities():
             store = exact_store(settings, modality)
             if store and len(list(store.folder.glob("part-*"))) > COUNTED_PARTS:
                 raise ValueError("too many to be counted now")
             counts.append(f"{modality} {len(dict(store.done())) if store else 0}")
     except Exception:  # a store in the making, a stop before there is a manifest: this line must not fail
-        return f"every clip that was finished, in {settings.work / 'features'}"
+        return f"every clip that was finished, in {settings.features}"
     return f"embeddings of {n_clips} clips: {', '.join(counts)}"
 
 

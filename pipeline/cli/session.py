@@ -99,9 +99,9 @@ class Session:
         Raises:
             PipelineError: another one is at work there.
         """
-        if folder.is_dir() and folder not in self._held:
+        if folder.is_dir() and folder.resolve() not in self._held:
             self._stack.enter_context(only_writer(folder))
-            self._held.add(folder)
+            self._held.add(folder.resolve())
 
     @contextmanager
     def doing(self, stage: str) -> Iterator[None]:

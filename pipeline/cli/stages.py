@@ -78,14 +78,15 @@ def compact(session: Session, settings: Settings) -> "dict[str, Compacted]":
         _hold_embeddings(session, settings)
         stores = {modality: exact_store(settings, modality) for modality in settings.extract.modalities()}
         if not any(stores.values()):
-            raise PipelineError(f"no embeddings of these settings in {settings.work}; run `extract` first")
+            raise PipelineError(f"no embeddings of these settings in {settings.features}; run `extract` first")
         return {modality: compact(store) for modality, store in stores.items() if store}
 
 
 def _hold_embeddings(session: Session, settings: Settings) -> None:
-    """An object store knows no locks: there it is for people to see to it that one command at a time writes."""
+    """An object store knows no locks: there it is for people to see to it that one command at a time is at work."""
     session.hold(settings.work)
     if settings.extract.store and is_local(settings.features):
+        check_writable(settings.features)  # makes it, as what is not there cannot be held
         session.hold(settings.features)
 
 
@@ -93,7 +94,7 @@ def reduce(session: Session, settings: Settings) -> None:
     from pipeline.reduce import reduce
 
     with session.doing("reduce"):
-        session.hold(settings.work)
+        _hold_embeddings(session, settings)
         reduce(settings)
 
 

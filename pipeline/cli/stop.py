@@ -53,9 +53,12 @@ def stoppable(goodbye: Callable[[int], None]) -> Iterator[None]:
                 exit_now(number[0])
         os.close(reader)
 
+    asked: list[int] = []
+
     def stop(signum: int, frame: FrameType | None) -> None:
         for number in heeded:
             signal.signal(number, signal.SIG_IGN)  # the end is at most GRACE_S away
+        asked.append(signum)
         raise Stopped(signum)
 
     before = {number: signal.signal(number, stop) for number in heeded}
@@ -68,6 +71,11 @@ def stoppable(goodbye: Callable[[int], None]) -> Iterator[None]:
     except Stopped:
         stopped = True
         raise
+    except Exception as error:
+        if not asked:
+            raise
+        stopped = True
+        raise Stopped(asked[0]) from error  # DuckDB makes an error of its own of what is raised in its midst
     finally:
         out.set()
         signal.set_wakeup_fd(wakeup_fd)

@@ -5,13 +5,14 @@
         clip_id            optional: the file's path without its extension
         start_s, end_s     optional: seconds into the file
         transcript, video  optional: words; the recording or speaker that clips share
-    <root>/...             the media, which nobody looks at before they are extracted
+    <root>/...             the media, none of which is opened before it is extracted
 
 The list is read anew each time the clips are gone through. Labels have no place in it: `train` and `evaluate` take a
 table of them.
 """
 
 import glob
+import math
 import os
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -24,11 +25,12 @@ import pyarrow.parquet as pq
 
 from pipeline.corpora.base import MAX_TRANSCRIPT, Corpus, CorpusClip, natural_key
 from pipeline.corpora.folder import path_id
-from pipeline.corpora.scan import check_inside, check_root, refuse_empty
+from pipeline.corpora.scan import check_inside, check_root
 from pipeline.errors import PipelineError
 from pipeline.joins import later_twins
 
 COLUMNS = ("file", "clip_id", "start_s", "end_s", "transcript", "video")
+NUMBERS = ("start_s", "end_s")
 BATCH_ROWS = 16_384
 
 
@@ -50,7 +52,8 @@ def read_parquet(root: Path, *, table: str | None = None) -> Corpus:
     listed = Listed(root, _lists(root, table))
     listed.look(corpus)
     if listed.is_empty():
-        refuse_empty(corpus, f"rows of {table or '*.parquet'}")
+        first = f"; first problem: {corpus.problems[0].where}: {corpus.problems[0].message}" if corpus.problems else ""
+        raise PipelineError(f"no clips in {root}: no row of {table or '*.parquet'} is one{first}")
     corpus.clips = listed
     return corpus
 
@@ -96,13 +99,16 @@ class Listed:
             )
 
     def _ids(self, corpus: Corpus) -> Iterator[tuple[int, str]]:
-        checked = ""  # the media file of the row before, which many rows may share
+        checked = ""  # the folder of the row before, which many rows share
         for row, cells in self._rows():
             try:
                 clip = _clip(cells)
-                if clip.media != checked:
+                folder = os.path.dirname(clip.media)
+                if folder != checked:
+                    check_inside(self._root, self._root / folder)
+                    checked = folder
+                if os.path.islink(self._root / clip.media):
                     check_inside(self._root, self._root / clip.media)
-                    checked = clip.media
             except (ValueError, PipelineError) as error:
                 self._left_out.add(row)
                 corpus.report("unreadable_row", self._where(row), str(error))
@@ -113,7 +119,7 @@ class Listed:
         row = 0
         for path in self._paths:
             for batch in _batches(path):
-                for cells in batch.to_pylist():
+                for cells in _cells(batch, path):
                     yield row, cells
                     row += 1
 
@@ -128,12 +134,11 @@ def _clip(cells: dict[str, Any]) -> CorpusClip:
     """The clip of a row.
 
     Raises:
-        ValueError: a cell that is empty or of another type than it should be.
+        ValueError: a cell that is empty, infinite, or no path inside the root.
     """
-    for name, cell in cells.items():
-        expected = (int, float) if name in ("start_s", "end_s") else str
-        if cell is not None and not isinstance(cell, expected):
-            raise ValueError(f"{name}: expected {'a number' if expected is not str else 'text'}, got {cell!r:.80}")
+    for name in NUMBERS:
+        if not math.isfinite(cells.get(name) or 0.0):
+            raise ValueError(f"{name}: expected a number, got {cells[name]}")
     if not cells["file"]:
         raise ValueError("no file named")
     if len(cells.get("transcript") or "") > MAX_TRANSCRIPT:
@@ -151,12 +156,26 @@ def _clip(cells: dict[str, Any]) -> CorpusClip:
 
 def _n_rows(path: Path) -> int:
     with _opened(path) as file:
-        if "file" not in file.schema_arrow.names:
-            raise PipelineError(
-                f"{path}: expected a column 'file', got {', '.join(map(repr, file.schema_arrow.names))}; rename one"
-            )
+        schema = file.schema_arrow
+        if "file" not in schema.names:
+            held = ", ".join(map(repr, schema.names))
+            raise PipelineError(f"{path}: expected a column 'file', got {held}; rename one")
+        for name in (name for name in COLUMNS if name in schema.names):
+            kind, is_number = schema.field(name).type, name in NUMBERS
+            if not (_is_number(kind) if is_number else _is_text(kind)):
+                wanted = "numbers" if is_number else "text"
+                raise PipelineError(f"{path}: column {name!r}: expected {wanted}, got {kind}; write it so")
         n_rows: int = file.metadata.num_rows
         return n_rows
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind))
 
 
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:
@@ -166,6 +185,14 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
             yield from file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise _unreadable(path, error) from None
+
+
+def _cells(batch: pa.RecordBatch, path: Path) -> list[dict[str, Any]]:
+    try:
+        cells: list[dict[str, Any]] = batch.to_pylist()
+    except ValueError as error:  # text that is no UTF-8
+        raise _unreadable(path, error) from None
+    return cells
 
 
 def _opened(path: Path) -> pq.ParquetFile:

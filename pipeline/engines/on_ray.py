@@ -122,7 +122,8 @@ class Encode:
         work, modality = _work(row), self._recipe.modality
         ready = work.ready
         if ready is None:
-            ready = prepare_here([(clip, {modality: self._recipe.preparer}) for clip, _ in work.chunk])
+            wanted = [(clip, {modality: self._recipe.preparer}) for clip, stamps in work.chunk if modality in stamps]
+            ready = prepare_here(wanted)
         told = embed(self._encoder, work.chunk, ready)
         for _, outcome in ready:  # what is encoded goes no further
             outcome.pop(modality, None)
@@ -246,7 +247,7 @@ def _knock(address: str) -> None:
         OSError: nobody is.
     """
     host, _, port = address.rpartition(":")
-    if host and port.isdecimal():
+    if host and port.isdecimal() and "://" not in address:
         socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
 
 
