@@ -15,22 +15,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.align import Views, align, read_views
+from pipeline.align import Views, read_views
 from pipeline.cluster import OWN_AUDIO, OWN_INT8
 from pipeline.config import ExtractSettings, Settings, load_settings
 from pipeline.console import say, table
 from pipeline.corpora import READERS
-from pipeline.corpora.tables import format_table
+from pipeline.corpora.tables import table_chunks
 from pipeline.drift import DRIFT, drift, in_words
 from pipeline.encoders import build, recipe_of, request_of
 from pipeline.errors import PipelineError
 from pipeline.extract import extract
-from pipeline.files import check_writable, write_atomic
-from pipeline.manifest import to_clip
-from pipeline.prepare import manifest_of, prepare
+from pipeline.files import check_writable, write_atomic, write_chunks
+from pipeline.joins import ClipTable
+from pipeline.ledger import stamped
+from pipeline.manifest import Manifest, corpus_root, to_clip
+from pipeline.prepare import prepare
 from pipeline.records import read_record
 from pipeline.reduce import ARRAYS, RECIPE, Reduction, encoders_in, load_reduction, untrained
-from pipeline.sources import sources_of
 from pipeline.store import EmbeddingStore
 
 if TYPE_CHECKING:
@@ -143,9 +144,10 @@ def predict_clips(
     wanted = [m for m in settings.extract.modalities() if m in run.encoders]
     for modality in wanted:
         _check_encoder(settings, modality, run.encoders[modality])
-    extract(settings, *manifest_of(settings), only=wanted, retry_failed=retry_failed)
+    manifest, root = Manifest(settings.work / "manifest.jsonl"), corpus_root(settings.work)
+    extract(settings, manifest, root, only=wanted, retry_failed=retry_failed)
     clip_ids, views = _embeddings(run, settings)
-    return n_lost + _predict_and_write(run, clip_ids, _for_model(run, views), out)
+    return n_lost + _predict_and_write(run, clip_ids, views, out)
 
 
 def predict_views(run_folder: Path, folder: Path, *, out: Path | None = None) -> int:
@@ -166,7 +168,7 @@ def predict_views(run_folder: Path, folder: Path, *, out: Path | None = None) ->
     if run.encoders and (folder / "features").is_dir() and not any(folder.glob("*.npy")):
         # A workdir's reduced views are of its own reduction, fitted on its own clips: the run's is not that one.
         clip_ids, views = _embeddings(run, Settings(workdir=folder))
-        return _predict_and_write(run, clip_ids, _for_model(run, views), out)
+        return _predict_and_write(run, clip_ids, views, out)
     views = read_views(folder)
     reduced = _is_reduced(run, folder)
     return _predict_and_write(run, views.clip_ids, _for_model(run, views, reduced=reduced), out)
@@ -259,22 +261,26 @@ def _identity(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _embeddings(run: Run, settings: Settings) -> tuple[list[str], Views]:
-    """The ids of a workdir's clips, and what their store holds of the run's encoders."""
-    manifest, root = manifest_of(settings)
-    clips = [to_clip(clip, root) for clip in manifest]
-    found: dict[str, dict[str, NDArray[np.float32]]] = {}
-    for modality, recipe in run.encoders.items():
-        stores = _stores_of(settings.features, modality, recipe)
-        sources = sources_of(clips, modality, [pair for store in stores for pair in store.done()])
-        vectors = {clip_id: vector for store in stores for clip_id, vector in store.read(sources).items()}
-        if vectors:
-            found[modality] = vectors
-    clip_ids = [clip.clip_id for clip in clips]
-    if not found:
+    """The ids of a workdir's clips, and what their store holds of the run's encoders, reduced as the model takes it."""
+    manifest, root = Manifest(settings.work / "manifest.jsonl"), corpus_root(settings.work)
+    modalities = tuple(run.model.view_names_)
+    arrays = {}
+    with ClipTable(stamped((to_clip(clip, root) for clip in manifest), modalities), modalities) as clips:
+        clip_ids = [clip_id for _, batch in clips.clip_ids() for clip_id in batch]
+        for modality in modalities:
+            fitted = run.reductions[modality]
+            view = np.full((len(clip_ids), fitted.dim), np.nan, dtype=np.float32)
+            for store in _stores_of(settings.features, modality, run.encoders[modality]):
+                for rows, block in clips.locate(modality, store).vectors():
+                    view[rows] = fitted.apply(block)
+            arrays[modality] = view
+    views = Views(clip_ids, arrays)
+    has = np.any(list(_present(views).values()), axis=0)
+    if not has.any():
         raise PipelineError(
             f"none of {len(clip_ids)} clips has an embedding in {settings.features}; see the failures.csv there"
         )
-    return clip_ids, align(clip_ids, found)
+    return clip_ids, views.take(has)
 
 
 def _stores_of(features: Path, modality: str, of_run: Mapping[str, Any]) -> list[EmbeddingStore]:
@@ -347,8 +353,8 @@ def _predict_and_write(run: Run, clip_ids: Sequence[str], views: Views, out: Pat
         lacking[clip_id] = "no " + ", ".join(name for name, rows in present.items() if not rows[row])
     predicted = set(said.clip_ids)
     left_out = {clip_id: why for clip_id, why in lacking.items() if clip_id not in predicted}
-    rows = [(clip_id, str(k), f"{c:.6f}", f"{a:.6f}") for clip_id, k, c, a in zip(*said, strict=True)]
-    write_atomic(out, format_table(("clip_id", "cluster", "confidence", "agreement"), rows))
+    rows = ((clip_id, str(k), f"{c:.6f}", f"{a:.6f}") for clip_id, k, c, a in zip(*said, strict=True))
+    write_chunks(out, table_chunks(("clip_id", "cluster", "confidence", "agreement"), rows))
     drifted = drift((run.model.labels_, run.model.confidence_), said.cluster, said.confidence)
     write_atomic(out.with_name(DRIFT), json.dumps(drifted.values, indent=2) + "\n")
     _tell(run, said, left_out, out)
@@ -370,12 +376,14 @@ def _takes_missing(model: "TIB") -> bool:
 def _predict(model: "TIB", views: Views) -> Predictions:
     from tib.estimator import agreement_of
 
+    told = []
     try:
-        proba, by_modality = model.posteriors(views.arrays)  # (N, K), each
+        for _, proba, by_modality in model.iter_posteriors(views.arrays):  # (n, K), each
+            cluster = proba.argmax(axis=1)
+            told.append((cluster, proba.max(axis=1), agreement_of(cluster, by_modality)))
     except ValueError as error:
         raise PipelineError(f"predict: {error}") from None
-    cluster = proba.argmax(axis=1)
-    return Predictions(views.clip_ids, cluster, proba.max(axis=1), agreement_of(cluster, by_modality))
+    return Predictions(views.clip_ids, *(np.concatenate(column) for column in zip(*told, strict=True)))
 
 
 def _tell(run: Run, said: Predictions, left_out: Mapping[str, str], out: Path) -> None:

@@ -102,7 +102,7 @@ def test_the_training_clips_get_the_runs_own_assignments(made, run, capsys):
 
 
 def test_arrays_of_features_are_reduced_by_their_dims(made, run, tmp_path):
-    raw = module._embeddings(load_run(run), load_settings(None, workdir=made.work))[1]
+    raw = read_views(made.work / "features")
     for name, array in raw.arrays.items():
         np.save(tmp_path / f"{name}.npy", array[2:5])
     assert predict_views(run, tmp_path, out=tmp_path / "mine.csv") == 0
@@ -159,10 +159,10 @@ class _Halves:
     objective, view_names_, n_features_in_ = "any", ["text", "visual"], {"text": 2, "visual": 3}
     labels_, confidence_ = np.array([0, 1, 1]), np.array([0.6, 0.9, 0.9])  # of its training
 
-    def posteriors(self, views):
+    def iter_posteriors(self, views):
         own = {"text": [0.8, 0.2], "visual": [0.2, 0.8]}
         alone = {name: np.where(np.isnan(views[name][:, :1]), np.nan, [p]) for name, p in own.items()}
-        return np.where(np.isnan(views["visual"][:, :1]), [[0.4, 0.6]], [[0.1, 0.9]]), alone
+        yield slice(None), np.where(np.isnan(views["visual"][:, :1]), [[0.4, 0.6]], [[0.1, 0.9]]), alone
 
 
 def test_missing_rows_and_views_go_to_a_model_that_takes_them(tmp_path, capsys):
