@@ -321,17 +321,18 @@ def _recipe(job: Job, settings: Settings, pools: Pools) -> Recipe:
 
 
 def _dataset(plan: Plan, recipes: Sequence[Recipe], pools: Pools, settings: ExtractSettings) -> Any:
-    """The pipeline, nothing of it begun: a row a chunk."""
+    """The pipeline, nothing of it begun: a row a chunk, and a block, as what a part holds must not depend on Ray's."""
     ray = imported()
-    context = ray.data.DataContext.get_current()
+    context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = context.print_on_execution_start = False
+    context.target_max_block_size = 1  # byte: no two rows fit into a block
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    dataset = plan.dataset()
     preparers = {recipe.modality: recipe.preparer for recipe in recipes}
-    with warnings.catch_warnings():
+    with ray.data.DataContext.current(context), warnings.catch_warnings():
         # max_restarts has no parameter of its own yet; without it a chunk that kills its process is tried for ever.
         # Tries of a chunk are not bounded: those at an actor whose machine just died fail by the hundred.
         warnings.simplefilter("ignore", ray.util.annotations.RayDeprecationWarning)
+        dataset = plan.dataset()
         if pools.readers:
             dataset = dataset.map(
                 Read,

@@ -45,10 +45,7 @@ class Plan:
         self._folder.cleanup()
 
     def dataset(self) -> Any:
-        """A Ray dataset with a row, and a block, for each chunk, as what a part holds must not depend on Ray's blocks.
-
-        The column is "chunk", for `chunk_of`.
-        """
+        """A Ray dataset with a row for each chunk: its column "chunk" is for `chunk_of`."""
         import ray
         from ray.data.block import BlockMetadata
         from ray.data.datasource import Datasource, ReadTask
@@ -64,7 +61,6 @@ class Plan:
                 told = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
                 return [ReadTask(_Reading(path), told) for path in files]
 
-        ray.data.DataContext.get_current().target_max_block_size = 1  # byte: each row is a block of its own
         return ray.data.read_datasource(
             Chunks(),
             override_num_blocks=len(files),
