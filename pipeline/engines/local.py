@@ -14,6 +14,10 @@ from pipeline.meters import Meter, meters
 from pipeline.provenance import arithmetic
 from pipeline.readers import Readers
 
+# Chunks that are read while one is embedded: a GPU computes meanwhile, and where the network is small, as the sound's,
+# no core waits for the last clip of a chunk (docs/performance.md).
+AHEAD = 1
+
 
 def run_jobs(
     jobs: Sequence[Job],
@@ -40,16 +44,13 @@ def run_jobs(
             job.store.add_made_with({"pass": job.extractor.plan(), **arithmetic()})
     how = "; ".join(f"{job.modality} {job.extractor.plan()}" for job in jobs if job.extractor)
     say(f"{what}: {how}; {torch.get_num_threads()} threads, {readers.n_workers} decode workers")
-    # A GPU computes while the processor reads on. A processor that does both gains nothing by it (docs/performance.md):
-    # it reads a chunk with all its cores, then embeds it with all of them.
-    ahead = 1 if torch.cuda.is_available() else 0
     limit = FailureLimit(max_failures)
     with meters({job.modality: job.n_pending for job in jobs}, what) as bars:
         for group, first, size in in_turn(jobs, settings):
             for job in group:
                 bars[job.modality].begin()
             chunks = chunks_of(ledger.pending([job.modality for job in group]), first, size)
-            for chunk, ready in _prepared(readers, chunks, group, ahead):
+            for chunk, ready in _prepared(readers, chunks, group):
                 told = [_embedded(job, chunk, ready, bars[job.modality]) for job in group]
                 if any([limit.is_passed(one) for one in told if one]):
                     return
@@ -58,10 +59,8 @@ def run_jobs(
             return_freed_memory()
 
 
-def _prepared(
-    readers: Readers, chunks: Iterator[Chunk], jobs: Sequence[Job], ahead: int
-) -> Iterator[tuple[Chunk, Ready]]:
-    """Chunks with every clip prepared; the `ahead` next ones are being read while the caller encodes this one."""
+def _prepared(readers: Readers, chunks: Iterator[Chunk], jobs: Sequence[Job]) -> Iterator[tuple[Chunk, Ready]]:
+    """Chunks with every clip prepared; the next AHEAD are being read while the caller encodes this one."""
     preparers = {job.modality: job.extractor.preparer for job in jobs if job.extractor}
     if not any(job.reads_media for job in jobs):
         yield from ((chunk, prepare_here(_wanted(chunk, preparers))) for chunk in chunks)
@@ -69,7 +68,7 @@ def _prepared(
     waiting: deque[tuple[Chunk, Reading]] = deque()
     for chunk in chunks:
         waiting.append((chunk, begin_reading(readers, _wanted(chunk, preparers))))
-        if len(waiting) > ahead:
+        if len(waiting) > AHEAD:
             yield _read(readers, *waiting.popleft())
     while waiting:
         yield _read(readers, *waiting.popleft())
