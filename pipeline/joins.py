@@ -158,7 +158,9 @@ class ClipTable:
     def _refuse_twins(self) -> None:
         for batch in self._engine.stream("SELECT clip_id FROM clips GROUP BY clip_id HAVING count(*) > 1 LIMIT 1"):
             for clip_id in batch["clip_id"].to_pylist():
-                raise PipelineError(f"two clips with the id {clip_id!r}; ids must be unique: run prepare again")
+                raise PipelineError(
+                    f"manifest.jsonl: two clips with the id {clip_id!r}; ids must be unique: run prepare again"
+                )
 
     def account(self, modality: str, store: EmbeddingStore | None, *, retry_failed: bool = False) -> tuple[int, int]:
         """Finds the clips that a store lacks, for `pending`, and of those the ones that failed, for `failures`.
