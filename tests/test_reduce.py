@@ -1,6 +1,7 @@
 """The reduction: against an SVD written out by hand, with missing rows, saved and applied to new clips."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from pipeline.config import ReduceSettings, Settings
 from pipeline.corpora.base import CorpusClip
 from pipeline.encoders import request_of
 from pipeline.errors import PipelineError
+from pipeline.features import exact_store
 from pipeline.manifest import write_manifest
 from pipeline.reduce import Reduction, _common_dim, fit_reduction, load_reduction, reduce
 from pipeline.reduction import Moments
@@ -80,13 +82,15 @@ def test_from_sums_in_blocks_it_is_scikit_learns_exact_pca_signs_and_all(standar
         np.testing.assert_allclose(fitted.scale, scaler.scale_, rtol=1e-6)
 
 
-def test_how_vectors_are_cut_into_blocks_changes_no_digit_that_is_kept(monkeypatch):
+@pytest.mark.parametrize("n_rows", [3, 7, 1000])
+def test_how_vectors_are_cut_into_blocks_changes_no_digit(monkeypatch, n_rows):
     whole = Moments.of([VIEW], 12)
-    one_by_one = Moments.of(np.split(VIEW, 40), 12)
-    monkeypatch.setattr("pipeline.reduction._BLOCK", 36)  # 3 rows
-    in_threes = Moments.of([VIEW], 12)
-    for other in (one_by_one, in_threes):
+    monkeypatch.setattr("pipeline.reduction._BLOCK", 12 * n_rows)
+    found = [Moments.of(np.split(VIEW, parts), 12) for parts in (1, 40, [1, 2, 9, 9])]
+    for other in found:
         assert other.n == whole.n
+        np.testing.assert_array_equal(other.scatter, found[0].scatter)
+        np.testing.assert_array_equal(other.mean, found[0].mean)
         np.testing.assert_allclose(other.scatter, whole.scatter, rtol=1e-12, atol=1e-10)
 
 
@@ -175,6 +179,20 @@ def test_a_draw_that_hardly_sees_a_modality_is_refused(extracted):
     settings = extracted[0].model_copy(update={"reduce": ReduceSettings(dim=None, fit_clips=2, seed=seed)})
     with pytest.raises(PipelineError, match="text: of the 2 clips that reduce.fit_clips draws 1 have it; raise reduce"):
         reduce(settings)
+
+
+def test_after_compaction_it_is_the_same_to_the_bit(extracted):
+    settings = extracted[0]
+    folder = settings.work / "reduced"
+    contents = []
+    for _ in range(2):
+        reduce(settings)
+        contents.append({path.name: path.read_bytes() for path in folder.glob("*.[ns]*")})
+        shutil.rmtree(folder)
+        for modality in MODALITIES:
+            compact(exact_store(settings, modality))
+    assert contents[0] == contents[1]
+    assert len(contents[0]) >= len(MODALITIES)
 
 
 def test_compaction_is_no_reason_to_reduce_again_and_changed_words_are(extracted):
