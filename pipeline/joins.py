@@ -23,6 +23,7 @@ from pipeline.store import FAILED_SCHEMA, FAILURE_COLUMNS, EmbeddingStore
 MEMORY = "768MB"  # what DuckDB may hold; the rest goes to the system's folder for temporary files
 THREADS = 4  # at most, as each wants memory of its own: with 64 of them a join of 8 million clips does not fit into it
 BATCH = 65_536  # rows a batch
+NUMBERS_A_BLOCK = 1 << 22  # of vectors: 16 MB
 _KEYS = pa.schema([("place", pa.int64()), ("clip_id", pa.string()), ("source", pa.string())])
 _NUMBERED_FAILURES = pa.schema([("place", pa.int64()), *FAILED_SCHEMA])
 ANY_STAMP = UNREADABLE  # of a clip whose newest row will do, whatever it was made from
@@ -253,7 +254,30 @@ class Located:
             yield batch["row"].to_numpy()
 
     def vectors(self) -> Iterator[tuple[Rows, NDArray[np.float32]]]:
-        """(rows of the corpus, their (n, D) embeddings), as they lie in the store, a row group at a time."""
+        """(rows of the corpus, their (n, D) embeddings), in the order of the store.
+
+        So many at a time, however they lie in parts: the last digits of what is computed of them hang on it, and
+        compaction must change none.
+        """
+        n_rows = max(1, NUMBERS_A_BLOCK // int(self.store.recipe["dim"]))
+        rows, block = np.empty(0, np.int64), np.empty((0, int(self.store.recipe["dim"])), np.float32)
+        waiting, n_waiting = [(rows, block)], 0
+        for more in self._as_they_lie():
+            waiting.append(more)
+            n_waiting += len(more[0])
+            if n_waiting < n_rows:
+                continue
+            rows, block = _joined(waiting)
+            while len(rows) >= n_rows:
+                yield rows[:n_rows], block[:n_rows]
+                rows, block = rows[n_rows:], block[n_rows:]
+            waiting, n_waiting = [(rows, block)], len(rows)
+        rows, block = _joined(waiting)
+        if len(rows):
+            yield rows, block
+
+    def _as_they_lie(self) -> Iterator[tuple[Rows, NDArray[np.float32]]]:
+        """The same, a row group at a time."""
         query = f"SELECT place, row FROM {self._table} ORDER BY place"  # noqa: S608
         found = ((batch["place"].to_numpy(), batch["row"].to_numpy()) for batch in self._engine.stream(query))
         places, rows = np.empty(0, np.int64), np.empty(0, np.int64)
@@ -272,6 +296,10 @@ class Located:
             f"SELECT count(*), bit_xor(md5_number(row || ':' || source)) FROM {self._table}"  # noqa: S608
         )
         return f"{count}:{found}"
+
+
+def _joined(blocks: Sequence[tuple[Rows, NDArray[np.float32]]]) -> tuple[Rows, NDArray[np.float32]]:
+    return np.concatenate([rows for rows, _ in blocks]), np.concatenate([block for _, block in blocks])
 
 
 def all_clip_ids(stores: Iterable[EmbeddingStore]) -> Iterator[str]:
