@@ -38,7 +38,7 @@ from pipeline.manifest import read_labels, to_clip
 from pipeline.metrics import clustering_scores
 from pipeline.prepare import manifest_of, prepare
 from pipeline.pretrain_audio import pretrain_audio
-from pipeline.reduce import fit_reduction
+from pipeline.reduction import fit_reduction
 from tib.baselines import k_means
 
 WORK = ROOT / "work" / "bench" / "davenet"

@@ -61,8 +61,6 @@ def extract(
             run_on_ray(active, ledger, settings, max_failures=max_failures)
         elif active:
             run_jobs(active, ledger, settings.extract, readers, max_failures=max_failures)
-        for job in active:  # a clip that was mended is no failure any more
-            ledger.account(job.modality, job.store)
         failed = {job.modality: fold_failures(job, ledger) for job in jobs}
     _summary(jobs, failed, ledger.n_clips, nothing_to_do=not active)
     if any(job.n_left for job in jobs):
@@ -126,7 +124,9 @@ class Failed(NamedTuple):
 
 
 def fold_failures(job: Job, ledger: Ledger) -> Failed:
-    """Writes the failures that the ledger knows of as failures.csv, in place of what is there."""
+    """Writes the failures that are left as failures.csv: a clip that was mended or is gone is none any more."""
+    if job.n_pending:  # something has happened since
+        ledger.account(job.modality, job.store)
     causes: Counter[str] = Counter()
     firsts: list[Failure] = []
 

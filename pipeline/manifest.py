@@ -156,6 +156,16 @@ def corpus_root(work: Path) -> Path:
     return root
 
 
+def manifest_in(work: Path) -> tuple[Manifest, Path]:
+    """The clips of a workdir, in no list, and the folder that their media paths are relative to.
+
+    Raises:
+        PipelineError: as `corpus_root`.
+    """
+    root = corpus_root(work)
+    return Manifest(work / "manifest.jsonl"), root
+
+
 def write_labels(path: Path, labels: Mapping[str, str]) -> bool:
     """Writes labels.csv (clip_id,label), in natural order of the ids.
 

@@ -28,10 +28,11 @@ from pipeline.extract import extract
 from pipeline.files import check_writable, write_atomic, write_chunks
 from pipeline.joins import ClipTable
 from pipeline.ledger import stamped
-from pipeline.manifest import Manifest, corpus_root, to_clip
+from pipeline.manifest import manifest_in, to_clip
 from pipeline.prepare import prepare
 from pipeline.records import read_record
-from pipeline.reduce import ARRAYS, RECIPE, Reduction, encoders_in, load_reduction, untrained
+from pipeline.reduce import ARRAYS, RECIPE, encoders_in, load_reduction, untrained
+from pipeline.reduction import Reduction
 from pipeline.store import EmbeddingStore
 
 if TYPE_CHECKING:
@@ -144,8 +145,7 @@ def predict_clips(
     wanted = [m for m in settings.extract.modalities() if m in run.encoders]
     for modality in wanted:
         _check_encoder(settings, modality, run.encoders[modality])
-    manifest, root = Manifest(settings.work / "manifest.jsonl"), corpus_root(settings.work)
-    extract(settings, manifest, root, only=wanted, retry_failed=retry_failed)
+    extract(settings, *manifest_in(settings.work), only=wanted, retry_failed=retry_failed)
     clip_ids, views = _embeddings(run, settings)
     return n_lost + _predict_and_write(run, clip_ids, views, out)
 
@@ -262,7 +262,7 @@ def _identity(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 def _embeddings(run: Run, settings: Settings) -> tuple[list[str], Views]:
     """The ids of a workdir's clips, and what their store holds of the run's encoders, reduced as the model takes it."""
-    manifest, root = Manifest(settings.work / "manifest.jsonl"), corpus_root(settings.work)
+    manifest, root = manifest_in(settings.work)
     modalities = tuple(run.model.view_names_)
     arrays = {}
     with ClipTable(stamped((to_clip(clip, root) for clip in manifest), modalities), modalities) as clips:

@@ -30,12 +30,10 @@ from pipeline.features import chosen_stores, exact_store
 from pipeline.files import write_atomic
 from pipeline.joins import ClipTable, Located
 from pipeline.ledger import stamped
-from pipeline.manifest import Manifest, corpus_root, to_clip
+from pipeline.manifest import corpus_root, manifest_in, to_clip
 from pipeline.provenance import stable_hash, versions
 from pipeline.records import read_record
-from pipeline.reduction import Moments, Reduction, fit_reduction
-
-__all__ = ["Reduction", "fit_reduction"]
+from pipeline.reduction import Moments, Reduction
 
 ARRAYS, RECIPE = "reduction.safetensors", "recipe.json"
 
@@ -90,8 +88,8 @@ def is_reduced(settings: Settings) -> bool:
 @contextmanager
 def _joined(settings: Settings) -> Iterator[tuple[ClipTable, dict[str, Located]]]:
     """The clips of the manifest, and which row of each modality's store is whose."""
-    root = corpus_root(settings.work)
-    clips = (to_clip(clip, root) for clip in Manifest(settings.work / "manifest.jsonl"))
+    manifest, root = manifest_in(settings.work)
+    clips = (to_clip(clip, root) for clip in manifest)
     stores = chosen_stores(settings, "reduce")
     with ClipTable(stamped(clips, tuple(stores)), tuple(stores)) as table:
         yield table, {modality: table.locate(modality, store) for modality, store in stores.items()}

@@ -1,6 +1,6 @@
 """Standardisation and PCA from sums that are added up in one pass: no (N, D) matrix is ever held."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,11 +65,17 @@ class Moments:
 
     @classmethod
     def of(cls, blocks: Iterable[NDArray[np.float32]], n_features: int) -> "Moments":
-        """Of all vectors of all blocks, each (n, D). How they are cut into blocks changes no digit."""
+        """Of all vectors of all blocks, each (n, D)."""
         moments = cls(n_features)
-        for block in _recut(blocks, max(1, _BLOCK // n_features)):
-            moments._add(block.astype(np.float64))
+        for block in blocks:
+            moments.add(block)
         return moments
+
+    def add(self, block: NDArray[np.float32]) -> None:
+        """Adds (n, D) vectors."""
+        n_rows = max(1, _BLOCK // len(self.mean))
+        for start in range(0, len(block), n_rows):
+            self._add(block[start : start + n_rows].astype(np.float64))
 
     def _add(self, block: NDArray[np.float64]) -> None:
         mean = block.mean(axis=0)
@@ -100,20 +106,6 @@ class Moments:
         if dim is not None:
             components, explained = _principal_components(self.scatter / np.outer(scale, scale), dim)
         return Reduction(self.mean.astype(np.float32), scale.astype(np.float32), components, explained)
-
-
-def _recut(blocks: Iterable[NDArray[np.float32]], n_rows: int) -> Iterator[NDArray[np.float32]]:
-    """The same rows, `n_rows` at a time: a sum's last digits hang on what is added together first."""
-    waiting, n_waiting = list[NDArray[np.float32]](), 0
-    for block in blocks:
-        waiting.append(block)
-        n_waiting += len(block)
-        while n_waiting >= n_rows:
-            joined = np.concatenate(waiting)
-            yield joined[:n_rows]
-            waiting, n_waiting = [joined[n_rows:]], n_waiting - n_rows
-    if n_waiting:
-        yield np.concatenate(waiting)
 
 
 def fit_reduction(view: NDArray[np.float32], dim: int | None, *, standardize: bool) -> Reduction:

@@ -231,10 +231,8 @@ def _settled(original: Original, out: Path, clips: Path | None) -> Settings:
         if not before.views.is_dir():
             raise PipelineError(f"the features that the run clustered are not there any more: {before.views}{_seen()}")
         return load_settings(config, out=out)
-    changes = [
-        *kept_encoders(original.folder, before.extract),
-        "extract.store=null",
-    ]  # all goes into a workdir of its own
+    # All goes into a workdir of its own.
+    changes = [*kept_encoders(original.folder, before.extract), "extract.store=null"]
     if clips is None and (before.work / "corpus.json").is_file():
         shutil.rmtree(own, ignore_errors=True)
         _take_over(before, own)

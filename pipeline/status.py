@@ -18,7 +18,7 @@ from pipeline.errors import PipelineError
 from pipeline.evaluate import is_scored, labels_of
 from pipeline.features import exact_store
 from pipeline.ledger import Ledger
-from pipeline.manifest import Manifest, corpus_root, read_labels, to_clip
+from pipeline.manifest import Manifest, manifest_in, read_labels, to_clip
 from pipeline.records import Reduction, Run, Shape, TrainedAudio, read_metrics, read_record
 from pipeline.reduce import is_reduced, views_of
 
@@ -133,7 +133,7 @@ def _manifest(settings: Settings) -> tuple[Manifest, Path] | None:
     """The clips, and the folder that their media lie in; None where `prepare` has not run."""
     if not (settings.work / "corpus.json").exists():
         return None
-    return Manifest(settings.work / "manifest.jsonl"), corpus_root(settings.work)
+    return manifest_in(settings.work)
 
 
 def _prepared(settings: Settings) -> Stage:

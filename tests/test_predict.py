@@ -21,7 +21,8 @@ from pipeline.errors import PipelineError
 from pipeline.extract import extract
 from pipeline.predict import load_run, predict_clips, predict_views
 from pipeline.prepare import manifest_of, prepare
-from pipeline.reduce import Reduction, reduce, views_of
+from pipeline.reduce import reduce, views_of
+from pipeline.reduction import Reduction
 from tib.config import OBJECTIVES
 
 N_CLIPS = 10

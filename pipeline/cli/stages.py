@@ -61,11 +61,11 @@ def extract(
 ) -> int:
     """Returns how many failures there are in all, modalities counted apart."""
     from pipeline.extract import extract
-    from pipeline.manifest import Manifest, corpus_root
+    from pipeline.manifest import manifest_in
 
     with session.doing("extract"):
         _hold_embeddings(session, settings)
-        root, manifest = corpus_root(settings.work), Manifest(settings.work / "manifest.jsonl")
+        manifest, root = manifest_in(settings.work)
         return extract(settings, manifest, root, only=only or (), retry_failed=retry_failed, max_failures=max_failures)
 
 

@@ -88,8 +88,8 @@ class FailureLimit:
         self._most = most
         self._clip_ids: set[str] = set()
 
-    def is_passed(self, told: Told) -> bool:
-        """Whether it is, with what came of one more chunk."""
+    def take(self, told: Told) -> bool:
+        """Adds what came of a chunk; whether the limit is passed now."""
         if self._most is None:
             return False
         self._clip_ids.update(failure.clip_id for failure in told.failures)

@@ -52,7 +52,7 @@ def run_jobs(
             chunks = chunks_of(ledger.pending([job.modality for job in group]), first, size)
             for chunk, ready in _prepared(readers, chunks, group):
                 told = [_embedded(job, chunk, ready, bars[job.modality]) for job in group]
-                if any([limit.is_passed(one) for one in told if one]):
+                if any([limit.take(one) for one in told if one]):
                     return
             for job in group:
                 job.extractor = None

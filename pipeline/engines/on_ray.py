@@ -171,7 +171,7 @@ def run_on_ray(jobs: Sequence[Job], ledger: Ledger, settings: Settings, *, max_f
                     job.store.add_made_with(made_with)
                     job.take(told)
                     bars[job.modality].show(job.n_done, job.n_failed_now, job.n_units)
-                    if limit.is_passed(told):
+                    if limit.take(told):
                         return
 
 

@@ -65,7 +65,6 @@ def gather(settings: Settings, manifest: Sequence[CorpusClip], root: Path) -> In
             with Readers(settings.extract) as readers:
                 run_jobs(pending, ledger, settings.extract, readers, what="pretrain-audio: maps and log-mels")
         for job in jobs:
-            ledger.account(job.modality, job.store)
             first = fold_failures(job, ledger).first
             if first:
                 where = job.store.folder / "failures.csv"
