@@ -356,10 +356,20 @@ def _dataset(plan: Plan, recipes: Sequence[Recipe], pools: Pools, settings: Extr
 
 
 def _rows(dataset: Any) -> Iterator[tuple[Told, dict[str, Any]]]:
-    """What came of each modality of each chunk, as it comes."""
+    """What came of each modality of each chunk, as it comes; whoever takes no more of it ends the pipeline.
+
+    Not by `iter_rows`, whose threads fetch ahead: they outlive a run that is stopped, and what they then ask of a Ray
+    that has been shut down ends this process without a word.
+    """
+    ray = imported()
+    from ray.data.block import BlockAccessor
+
     try:
-        for row in dataset.iter_rows():
-            yield from row["work"].told
+        for bundle in dataset.iter_internal_ref_bundles():
+            for block in ray.get(list(bundle.block_refs)):
+                rows: Iterator[dict[str, Work]] = BlockAccessor.for_block(block).iter_rows(public_row_format=True)
+                for row in rows:
+                    yield from row["work"].told
     except Exception as error:
         raise _given_up(error, "Ray gave up") from None
 
