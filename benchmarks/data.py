@@ -75,11 +75,12 @@ def _demo(workdir: Path) -> DataSet | None:
     views = read_views(workdir / "reduced")
     views = views.take(views.complete())
     labels = read_labels(workdir / "labels.csv")
-    rows = [row for row, clip_id in enumerate(views.clip_ids) if clip_id in labels]
+    labelled = [(row, labels[clip_id]) for row, clip_id in enumerate(views.clip_ids) if clip_id in labels]
+    rows = [row for row, _ in labelled]
     return DataSet(
         "demo",
         {name: view[rows] for name, view in views.arrays.items()},
-        np.array([labels[views.clip_ids[row]] for row in rows]),
+        np.array([label for _, label in labelled]),
     )
 
 

@@ -25,10 +25,11 @@ from benchmarks.fuzz_tree import can_write_csd, settings_of, with_own_audio, wri
 from benchmarks.mutations import what_is_wrong_with
 from extractors.errors import ExtractionError
 from pipeline.align import read_views
+from pipeline.assignments import ASSIGNMENTS, read_assignments, read_restarts
 from pipeline.config import ExtractSettings, Settings, load_settings
 from pipeline.console import Output, output
 from pipeline.errors import PipelineError
-from pipeline.evaluate import labels_of, read_restarts, show
+from pipeline.evaluate import labels_of, show
 from pipeline.export.content import gather
 from pipeline.features import stores_of
 from pipeline.files import write_atomic
@@ -130,7 +131,8 @@ def _report(root: Path) -> object:
 
 def _show(root: Path) -> object:
     show(_settings(root))
-    return read_restarts(_settings(root).results)
+    folder = _settings(root).results
+    return read_restarts(folder, read_assignments(folder / ASSIGNMENTS).clip_ids)
 
 
 def _load_run(root: Path) -> object:

@@ -8,8 +8,10 @@ import hashlib
 import json
 import mmap
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,6 +33,28 @@ _JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
 @dataclass(frozen=True, slots=True)
+class ClipIds(Collection[str]):
+    """Ids that lie somewhere in order, and are read anew each time they are gone through: no list of them is held.
+
+    Attributes:
+        n_clips: how many.
+        read: gives them one by one.
+    """
+
+    n_clips: int
+    read: Callable[[], Iterator[str]]
+
+    def __len__(self) -> int:
+        return self.n_clips
+
+    def __iter__(self) -> Iterator[str]:
+        return self.read()
+
+    def __contains__(self, clip_id: object) -> bool:
+        return any(clip_id == one for one in self)
+
+
+@dataclass(frozen=True, slots=True)
 class Views:
     """Modalities of one corpus, aligned.
 
@@ -39,7 +63,7 @@ class Views:
         arrays: modality -> (N, D_m) float32; a row of NaN is a clip without that modality.
     """
 
-    clip_ids: list[str]
+    clip_ids: Collection[str]
     arrays: dict[str, NDArray[np.float32]]
 
     def complete(self) -> NDArray[np.bool_]:
@@ -196,8 +220,10 @@ def _json_list(batches: Iterable[Sequence[str]], *, ascii_only: bool) -> Iterato
     yield "[]" if between == "[" else "]"
 
 
-def _in_batches(items: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (items[start : start + ROWS] for start in range(0, len(items), ROWS))
+def _in_batches(items: Iterable[str]) -> Iterator[list[str]]:
+    waiting = iter(items)
+    while batch := list(islice(waiting, ROWS)):
+        yield batch
 
 
 def _nobody_has(modality: str) -> PipelineError:
@@ -296,11 +322,14 @@ def _in_order(arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np
     return {name: arrays[name] for name in [*first, *(n for n in sorted(arrays) if n not in first)]}
 
 
-def _read_clip_ids(folder: Path, n_clips: int) -> list[str]:
+def _read_clip_ids(folder: Path, n_clips: int) -> Collection[str]:
     path = folder / CLIP_IDS
     if not path.exists():
-        return [str(row) for row in range(n_clips)]
-    try:
+        return ClipIds(n_clips, lambda: map(str, range(n_clips)))
+    with suppress(PipelineError):
+        if sum(1 for _ in iter_clip_ids(folder)) == n_clips:
+            return ClipIds(n_clips, lambda: iter_clip_ids(folder))
+    try:  # not as `reduce` writes it: a list with numbers in it, or none of use
         clip_ids = read_json(path)
     except (OSError, ValueError) as error:
         raise PipelineError(f"cannot read {path}: {error}") from None
@@ -322,7 +351,8 @@ def iter_clip_ids(folder: Path) -> Iterator[str]:
                 unread += text
                 end = 0
                 for found in _JSON_STRING.finditer(unread):
-                    yield json.loads(found.group())
+                    quoted = found.group()
+                    yield json.loads(quoted) if "\\" in quoted else quoted[1:-1]
                     end = found.end()
                 unread = unread[end:]
         if unread.strip() not in ("]", "[]"):

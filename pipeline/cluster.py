@@ -1,8 +1,7 @@
 """Stage train: views -> clusters by TIB, written to the run's folder. Labels are seen by the score line alone.
 
 results/<run>/
-    assignments.csv     clip_id, cluster, confidence, agreement
-    restarts.csv        clip_id, restart_0, ...: what each restart alone would have said
+    assignments.csv     what came of it, and restarts.csv: see assignments.py
     history.csv         the losses, step by step
     model.safetensors + model.json
     audio.safetensors   where the audio encoder was trained on this corpus: its weights, and audio.json, their record
@@ -16,22 +15,24 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from pipeline.align import Views
+from pipeline.assignments import ASSIGNMENTS, write_assignments, write_restarts
 from pipeline.config import Settings
 from pipeline.console import progress, say
-from pipeline.corpora.tables import format_table, table_chunks
+from pipeline.corpora.tables import format_table
 from pipeline.errors import PipelineError
-from pipeline.files import check_writable, link_or_copy, write_atomic, write_chunks
+from pipeline.files import check_writable, link_or_copy, write_atomic
+from pipeline.manifest import manifest_in
 from pipeline.metrics import clustering_scores
-from pipeline.prepare import manifest_of
 from pipeline.provenance import arithmetic, environment, stable_hash
 from pipeline.records import read_record
 from pipeline.reduce import encoders_of, keep_reduction, made_with_of, untrained
@@ -88,11 +89,12 @@ def _inputs(settings: Settings, views: Views) -> str:
 def _usable(views: Views, objective: str) -> Views:
     """The clips that the objective can train on: the reference needs every modality. Says how many are left out."""
     complete = views.complete()
-    lacking = [clip_id for clip_id, whole in zip(views.clip_ids, complete, strict=True) if not whole]
-    if not lacking:
+    n_lacking = len(complete) - int(complete.sum())
+    if not n_lacking:
         return views
-    shown = f"{', '.join(lacking[:5])}{', ...' if len(lacking) > 5 else ''}"
-    count = f"{len(lacking)} of {len(views.clip_ids)} clips lack a modality"
+    first = islice((clip_id for clip_id, whole in zip(views.clip_ids, complete, strict=True) if not whole), 5)
+    shown = f"{', '.join(first)}{', ...' if n_lacking > 5 else ''}"
+    count = f"{n_lacking} of {len(views.clip_ids)} clips lack a modality"
     if objective != "reference":
         say(f"train: {count} and are clustered by what they have: {shown}")
         return views
@@ -114,6 +116,8 @@ def _fit(settings: Settings, views: Views, labels: Mapping[str, str]) -> "TIB":
             model.fit(views.arrays, on_step=reporter.show, checkpoint=settings.results / CHECKPOINT)
     except ValueError as error:
         raise PipelineError(f"train: {error}") from None
+    except OSError as error:  # no room for what is kept of a great many clips
+        raise PipelineError(f"train: {error.strerror or error}") from None
     _tell(model)
     return model
 
@@ -132,13 +136,13 @@ class _Reporter:
     """What is shown while training goes on: the bar after each step; a line now and then, scored where it can be."""
 
     def __init__(
-        self, bar: Any, clip_ids: Sequence[str], labels: Mapping[str, str], write: "Callable[[StepReport], None]"
+        self, bar: Any, clip_ids: Collection[str], labels: Mapping[str, str], write: "Callable[[StepReport], None]"
     ) -> None:
         self.bar, self.write = bar, write
         # Of a great many clips the clusters in the middle of training are a pass over all of them: not told.
         told = clip_ids if len(clip_ids) <= SCORED_AT_MOST else []
-        self.scored = [row for row, clip_id in enumerate(told) if clip_id in labels]
-        self.truth = [labels[clip_ids[row]] for row in self.scored]
+        scored = [(row, labels[clip_id]) for row, clip_id in enumerate(told) if clip_id in labels]
+        self.scored, self.truth = [row for row, _ in scored], [label for _, label in scored]
         self.stability = float("nan")
         self.stage = ""
 
@@ -227,8 +231,9 @@ def _transcripts_made(settings: Settings, views: Views) -> dict[str, int]:
     """Model -> clustered clips whose words it made; {} where the corpus has them all."""
     if settings.views is not None or "text" not in views.arrays or not (settings.work / "corpus.json").exists():
         return {}
-    clustered = set(views.clip_ids)
-    return dict(made_by(clip for clip in manifest_of(settings)[0] if clip.clip_id in clustered))
+    of_corpus = iter(manifest_in(settings.work)[0])  # in whose order the views are
+    clustered = (next((clip for clip in of_corpus if clip.clip_id == clip_id), None) for clip_id in views.clip_ids)
+    return dict(made_by(clip for clip in clustered if clip))
 
 
 def _inputs_of(out: Path) -> str | None:
@@ -250,12 +255,8 @@ def _write(settings: Settings, views: Views, model: "TIB", inputs: Mapping[str, 
     for stale in ("run.json", "metrics.json", "report.html"):  # from here on the old run is not taken for whole
         (out / stale).unlink(missing_ok=True)
     said = zip(views.clip_ids, model.labels_, model.confidence_, model.agreement_, strict=True)
-    rows = ((clip_id, str(k), f"{confidence:.6f}", f"{agreement:.6f}") for clip_id, k, confidence, agreement in said)
-    write_chunks(out / "assignments.csv", table_chunks(("clip_id", "cluster", "confidence", "agreement"), rows))
-    by_clip = zip(views.clip_ids, model.restart_labels_.T, strict=True)
-    restarts = ((clip_id, *map(str, clusters)) for clip_id, clusters in by_clip)
-    names = ("clip_id", *(f"restart_{r}" for r in range(len(model.restart_labels_))))
-    write_chunks(out / "restarts.csv", table_chunks(names, restarts))
+    write_assignments(out / ASSIGNMENTS, said)
+    write_restarts(out, views.clip_ids, model.restart_labels_)
     # The last row has every term; the first ones, of the warm-up, may have one that it lacks.
     terms = dict.fromkeys(name for row in reversed(model.history_) for name in row if name not in ("step", "loss"))
     names = ("step", *terms, "loss")

@@ -4,7 +4,6 @@ Both are compared with the clips that the run was trained on, and need no label.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,27 +52,55 @@ class Drift:
         }
 
 
-def drift(
-    trained: tuple[Sequence[int] | NDArray[np.int64], Sequence[float] | NDArray[np.floating]],
-    cluster: NDArray[np.int64],
-    confidence: NDArray[np.floating],
-) -> Drift:
-    """Compares new clips with a run's own.
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What of a run's own clips new ones are compared with.
 
-    Args:
-        trained: clusters (N,) and confidences (N,) of the run's clips, N >= 1.
-        cluster, confidence: (n,) of the new ones, n >= 1.
+    Attributes:
+        sizes: (K,) clips of each cluster.
+        threshold: their LEAST_SURE quantile of confidence.
+    """
+
+    sizes: NDArray[np.int64]
+    threshold: float
+
+    @classmethod
+    def of(cls, cluster: NDArray[np.integer], confidence: NDArray[np.floating], n_clusters: int) -> "Trained":
+        """From clusters (N,) and confidences (N,), N >= 1."""
+        return cls(np.bincount(cluster, minlength=n_clusters), float(np.quantile(confidence, LEAST_SURE)))
+
+
+class Tally:
+    """New clips, counted as they come.
+
+    Attributes:
+        sizes: (K,) clips of each cluster.
+        n_unsure: below the training's threshold.
+    """
+
+    def __init__(self, trained: Trained) -> None:
+        self.trained = trained
+        self.sizes = np.zeros_like(trained.sizes)
+        self.n_unsure = 0
+
+    def add(self, cluster: NDArray[np.integer], confidence: NDArray[np.floating]) -> None:
+        """Counts (n,) more."""
+        self.sizes += np.bincount(cluster, minlength=len(self.sizes))
+        self.n_unsure += int((confidence < self.trained.threshold).sum())
+
+
+def drift(tally: Tally) -> Drift:
+    """Compares new clips, one at least, with a run's own.
+
     Source: population stability index, Siddiqi 2006, whose limit of .25 for a major shift is the customary one. Each
         finding must also be unlikely to come of chance: a binomial test, a chi-square test.
     """
     from scipy.stats import binomtest, chisquare  # half a second that who only reads the figures need not wait
 
-    own_cluster, own_confidence = np.asarray(trained[0]), np.asarray(trained[1])
-    threshold = float(np.quantile(own_confidence, LEAST_SURE))
-    n_unsure, n = int((confidence < threshold).sum()), len(confidence)
-    clusters = np.union1d(own_cluster, cluster)
+    trained, n_unsure, n = tally.trained, tally.n_unsure, int(tally.sizes.sum())
+    clusters = np.flatnonzero(trained.sizes + tally.sizes)
     # Half a clip more each: a cluster that is empty on one side is a shift, and no infinite one.
-    before, now = (np.array([(of == k).sum() + 0.5 for k in clusters]) for of in (own_cluster, cluster))
+    before, now = trained.sizes[clusters] + 0.5, tally.sizes[clusters] + 0.5
     shares = np.stack([before / before.sum(), now / now.sum()])
     psi = float(((shares[1] - shares[0]) * np.log(shares[1] / shares[0])).sum())
     reasons = []
@@ -81,7 +108,8 @@ def drift(
         binomtest(n_unsure, n, LEAST_SURE, alternative="greater").pvalue
     ):
         reasons.append(
-            f"{n_unsure / n:.0%} of the clips are told less surely (below {threshold:.2f}) than 9 of 10 in training"
+            f"{n_unsure / n:.0%} of the clips are told less surely (below {trained.threshold:.2f}) than 9 of 10 in "
+            "training"
         )
     if psi > MAJOR_SHIFT and _unlikely(chisquare(now, before / before.sum() * now.sum()).pvalue):
         moved = int(np.abs(shares[1] - shares[0]).argmax())
@@ -90,7 +118,7 @@ def drift(
             f"{clusters[moved]}: {shares[0][moved]:.0%} of the clips in training, {shares[1][moved]:.0%} now"
         )
     by_cluster = {int(k): (float(of), float(to)) for k, of, to in zip(clusters, *shares, strict=True)}
-    return Drift(len(own_cluster), n, threshold, n_unsure / n, by_cluster, psi, reasons)
+    return Drift(int(trained.sizes.sum()), n, trained.threshold, n_unsure / n, by_cluster, psi, reasons)
 
 
 def in_words(found: Drift) -> list[str]:

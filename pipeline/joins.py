@@ -163,12 +163,15 @@ class ClipTable:
                     f"manifest.jsonl: two clips with the id {clip_id!r}; ids must be unique: run prepare again"
                 )
 
-    def account(self, modality: str, store: EmbeddingStore | None, *, retry_failed: bool = False) -> tuple[int, int]:
+    def account(
+        self, modality: str, store: EmbeddingStore | None, *, retry_failed: bool = False, trust_old: bool = False
+    ) -> tuple[int, int]:
         """Finds the clips that a store lacks, for `pending`, and of those the ones that failed, for `failures`.
 
         Args:
             store: None where nothing was begun.
             retry_failed: what failed before and has not changed since is pending.
+            trust_old: what failed before counts as failed where the file cannot be looked at now.
         Returns:
             how many are pending, and how many have failed as they are now.
         """
@@ -182,7 +185,8 @@ class ClipTable:
         columns = ", ".join(f"failed.{name}" for name in FAILURE_COLUMNS)
         self._engine.run(
             f"""CREATE OR REPLACE TABLE failed_{index} AS SELECT place, {columns} FROM failed
-            JOIN pending_{index} AS undone ON undone.clip_id = failed.clip_id AND undone.stamp = failed.source
+            JOIN pending_{index} AS undone ON undone.clip_id = failed.clip_id
+            AND (undone.stamp = failed.source{f" OR starts_with(undone.stamp, '{UNREADABLE}')" if trust_old else ""})
             QUALIFY row_number() OVER (PARTITION BY failed.clip_id ORDER BY place DESC) = 1""",  # noqa: S608
             failed=(_NUMBERED_FAILURES, _numbered(store.iter_failed() if store and not retry_failed else ())),
         )

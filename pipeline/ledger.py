@@ -34,18 +34,21 @@ class Ledger:
     def __exit__(self, *of_an_error: object) -> None:
         self._table.close()
 
-    def account(self, modality: str, store: EmbeddingStore | None, *, retry_failed: bool = False) -> tuple[int, int]:
+    def account(
+        self, modality: str, store: EmbeddingStore | None, *, retry_failed: bool = False, trust_old: bool = False
+    ) -> tuple[int, int]:
         """Looks through a store, for `pending` and `failures` to tell of.
 
         Args:
             store: None where nothing was begun.
             retry_failed: what failed before and has not changed since is pending.
+            trust_old: what failed before counts as failed where the file cannot be looked at now.
         Returns:
             how many clips are pending, and how many have failed as they are now.
         Raises:
             PipelineError: a part that cannot be read.
         """
-        return self._table.account(modality, store, retry_failed=retry_failed)
+        return self._table.account(modality, store, retry_failed=retry_failed, trust_old=trust_old)
 
     def pending(self, modalities: Sequence[str]) -> Iterator[tuple[int, Clip, Stamps]]:
         """What is to be embedded in any of these modalities, each accounted for.

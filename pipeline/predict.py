@@ -7,25 +7,27 @@ drift.json                       beside either: how far these clips are from tho
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.align import Views, read_views
+from pipeline.align import ClipIds, Views, read_views
+from pipeline.assignments import write_assignments
 from pipeline.cluster import OWN_AUDIO, OWN_INT8
 from pipeline.config import ExtractSettings, Settings, load_settings
 from pipeline.console import say, table
 from pipeline.corpora import READERS
-from pipeline.corpora.tables import table_chunks
-from pipeline.drift import DRIFT, drift, in_words
+from pipeline.drift import DRIFT, Tally, Trained, drift, in_words
 from pipeline.encoders import build, recipe_of, request_of
 from pipeline.errors import PipelineError
 from pipeline.extract import extract
-from pipeline.files import check_writable, write_atomic, write_chunks
+from pipeline.files import check_writable, write_atomic
 from pipeline.joins import ClipTable
 from pipeline.ledger import stamped
 from pipeline.manifest import manifest_in, to_clip
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 PREDICTIONS = "predictions.csv"
 LOW_CONFIDENCE = 0.5  # below it no cluster has the most of the probability
 NAMED = 10  # clips named in one line
+BLOCK = 8192  # clips that are predicted together
 
 # Of a run's settings those that speak of its own clips and not of new ones. Labels are no part of a prediction.
 _OF_ITS_OWN_CLIPS = (
@@ -68,13 +71,8 @@ class Run:
     encoders: dict[str, dict[str, Any]]
 
 
-class Predictions(NamedTuple):
-    """Of N clips: cluster (N,) int64, confidence (N,) and agreement (N,), both 0..1."""
-
-    clip_ids: list[str]
-    cluster: NDArray[np.int64]
-    confidence: NDArray[Any]
-    agreement: NDArray[Any]
+# View -> what gives some clips' rows of it, (n, D), as the model takes them.
+Readers = Mapping[str, Callable[[slice], NDArray[np.float32]]]
 
 
 def load_run(folder: Path) -> Run:
@@ -146,8 +144,8 @@ def predict_clips(
     for modality in wanted:
         _check_encoder(settings, modality, run.encoders[modality])
     extract(settings, *manifest_in(settings.work), only=wanted, retry_failed=retry_failed)
-    clip_ids, views = _embeddings(run, settings)
-    return n_lost + _predict_and_write(run, clip_ids, views, out)
+    with _embedded(run, settings) as views:
+        return n_lost + _predict_and_write(run, views.clip_ids, _readers(views), out)
 
 
 def predict_views(run_folder: Path, folder: Path, *, out: Path | None = None) -> int:
@@ -167,8 +165,8 @@ def predict_views(run_folder: Path, folder: Path, *, out: Path | None = None) ->
     check_writable(out.parent)
     if run.encoders and (folder / "features").is_dir() and not any(folder.glob("*.npy")):
         # A workdir's reduced views are of its own reduction, fitted on its own clips: the run's is not that one.
-        clip_ids, views = _embeddings(run, Settings(workdir=folder))
-        return _predict_and_write(run, clip_ids, views, out)
+        with _embedded(run, Settings(workdir=folder)) as views:
+            return _predict_and_write(run, views.clip_ids, _readers(views), out)
     views = read_views(folder)
     reduced = _is_reduced(run, folder)
     return _predict_and_write(run, views.clip_ids, _for_model(run, views, reduced=reduced), out)
@@ -260,27 +258,33 @@ def _identity(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return identity | ({"precision": " or ".join(_CLOSE)} if identity.get("precision") in _CLOSE else {})
 
 
-def _embeddings(run: Run, settings: Settings) -> tuple[list[str], Views]:
-    """The ids of a workdir's clips, and what their store holds of the run's encoders, reduced as the model takes it."""
+@contextmanager
+def _embedded(run: Run, settings: Settings) -> Iterator[Views]:
+    """A workdir's clips, and what their store holds of the run's encoders, reduced as the model takes it."""
+    from tib import scratch
+
     manifest, root = manifest_in(settings.work)
     modalities = tuple(run.model.view_names_)
-    arrays = {}
     with ClipTable(stamped((to_clip(clip, root) for clip in manifest), modalities), modalities) as clips:
-        clip_ids = [clip_id for _, batch in clips.clip_ids() for clip_id in batch]
+        arrays, found = {}, False
         for modality in modalities:
             fitted = run.reductions[modality]
-            view = np.full((len(clip_ids), fitted.dim), np.nan, dtype=np.float32)
+            try:
+                view = scratch.empty((clips.n_clips, fitted.dim), np.float32)
+            except OSError as error:
+                raise PipelineError(f"predict: {error.strerror}") from None
+            for rows in _slices(len(view)):
+                view[rows] = np.nan
             for store in _stores_of(settings.features, modality, run.encoders[modality]):
-                for rows, block in clips.locate(modality, store).vectors():
-                    view[rows] = fitted.apply(block)
+                for at, block in clips.locate(modality, store).vectors():
+                    view[at], found = fitted.apply(block), True
+                    scratch.let_go(view)
             arrays[modality] = view
-    views = Views(clip_ids, arrays)
-    has = np.any(list(_present(views).values()), axis=0)
-    if not has.any():
-        raise PipelineError(
-            f"none of {len(clip_ids)} clips has an embedding in {settings.features}; see the failures.csv there"
-        )
-    return clip_ids, views.take(has)
+        if not found:
+            raise PipelineError(
+                f"none of {clips.n_clips} clips has an embedding in {settings.features}; see the failures.csv there"
+            )
+        yield Views(ClipIds(clips.n_clips, lambda: (i for _, batch in clips.clip_ids() for i in batch)), arrays)
 
 
 def _stores_of(features: Path, modality: str, of_run: Mapping[str, Any]) -> list[EmbeddingStore]:
@@ -308,22 +312,22 @@ def _is_reduced(run: Run, folder: Path) -> bool:
     return True
 
 
-def _for_model(run: Run, views: Views, *, reduced: bool = False) -> Views:
+def _for_model(run: Run, views: Views, *, reduced: bool = False) -> Readers:
     """The views that the model was fitted on, in its order; one that is not there is rows of NaN.
 
     Args:
         reduced: known to be the run's own reduced views; else the dims tell.
     """
-    names, arrays = run.model.view_names_, {}
+    names, readers = run.model.view_names_, {}
     for name in names:
         dim, view = run.model.n_features_in_[name], views.arrays.get(name)
         fitted = None if reduced else run.reductions.get(name)
         if view is None:
-            arrays[name] = np.full((len(views.clip_ids), dim), np.nan, dtype=np.float32)
+            readers[name] = _reader(np.broadcast_to(np.float32(np.nan), (len(views.clip_ids), dim)))
         elif fitted and view.shape[1] == len(fitted.mean):
-            arrays[name] = fitted.apply(view)
+            readers[name] = _reader(view, fitted.apply)
         elif view.shape[1] == dim:
-            arrays[name] = view
+            readers[name] = _reader(view)
             if run.reductions:
                 say(f"predict: {name}: {dim}-d features, taken as reduced already")
         else:
@@ -335,37 +339,77 @@ def _for_model(run: Run, views: Views, *, reduced: bool = False) -> Views:
     unknown = [name for name in views.arrays if name not in names]
     if unknown:
         say(f"predict: {', '.join(unknown)}: not a view of this run ({', '.join(names)}); left out")
-    return Views(views.clip_ids, arrays)
+    return readers
 
 
-def _predict_and_write(run: Run, clip_ids: Sequence[str], views: Views, out: Path) -> int:
+def _readers(views: Views) -> Readers:
+    return {name: _reader(view) for name, view in views.arrays.items()}
+
+
+def _reader(
+    view: NDArray[np.float32], change: Callable[[NDArray[np.float32]], NDArray[np.float32]] = np.array
+) -> Callable[[slice], NDArray[np.float32]]:
+    from tib import scratch
+
+    def read(rows: slice) -> NDArray[np.float32]:
+        found = change(view[rows])
+        scratch.let_go(view)
+        return found
+
+    return read
+
+
+def _slices(n_clips: int) -> Iterator[slice]:
+    return (slice(start, min(start + BLOCK, n_clips)) for start in range(0, n_clips, BLOCK))
+
+
+def _predict_and_write(run: Run, clip_ids: Collection[str], readers: Readers, out: Path) -> int:
     """Predicts the clips that can be, writes and tells; returns how many could not."""
-    present = _present(views)  # name -> (N,)
-    has = np.stack(list(present.values()))  # (M, N)
-    enough = np.asarray(has.any(axis=0) if _takes_missing(run.model) else has.all(axis=0))
-    if not enough.any():
-        there = ", ".join(f"{name} of {rows.sum()}" for name, rows in present.items())
-        need = "any view" if _takes_missing(run.model) else f"every view, as objective {run.model.objective!r} needs"
-        raise PipelineError(f"none of {len(clip_ids)} clips has {need}: there is {there}; add what is missing")
-    said = _predict(run.model, views.take(enough))
-    lacking = dict.fromkeys(clip_ids, "nothing to go by")
-    for row, clip_id in enumerate(views.clip_ids):
-        lacking[clip_id] = "no " + ", ".join(name for name, rows in present.items() if not rows[row])
-    predicted = set(said.clip_ids)
-    left_out = {clip_id: why for clip_id, why in lacking.items() if clip_id not in predicted}
-    rows = ((clip_id, str(k), f"{c:.6f}", f"{a:.6f}") for clip_id, k, c, a in zip(*said, strict=True))
-    write_chunks(out, table_chunks(("clip_id", "cluster", "confidence", "agreement"), rows))
-    drifted = drift((run.model.labels_, run.model.confidence_), said.cluster, said.confidence)
+    told = _Told(run.model)
+    write_assignments(out, _predicted(run.model, clip_ids, readers, told))
+    drifted = drift(told.tally)
     write_atomic(out.with_name(DRIFT), json.dumps(drifted.values, indent=2) + "\n")
-    _tell(run, said, left_out, out)
+    told.say(run, out)
     for line in in_words(drifted):
         say(line)
-    return len(left_out)
+    return len(clip_ids) - told.n_clips
 
 
-def _present(views: Views) -> dict[str, NDArray[np.bool_]]:
-    """name -> (N,), True where the clip has the view."""
-    return {name: np.asarray(np.isfinite(view).all(axis=1)) for name, view in views.arrays.items()}
+def _predicted(
+    model: "TIB", clip_ids: Collection[str], readers: Readers, told: "_Told"
+) -> Iterator[tuple[str, int, float, float]]:
+    """Clip by clip what is said of it: clip_id, cluster, confidence, agreement; those it says nothing of left out.
+
+    Raises:
+        PipelineError: that is all of them, or the model refuses the values.
+    """
+    from tib.estimator import agreement_of
+
+    ids = iter(clip_ids)
+    for rows in _slices(len(clip_ids)):
+        views = {name: read(rows) for name, read in readers.items()}
+        has = {name: np.asarray(np.isfinite(view).all(axis=1)) for name, view in views.items()}
+        for name, view in views.items():
+            told.n_in_part[name] += int((~has[name] & np.isfinite(view).any(axis=1)).sum())
+            view[~has[name]] = np.nan
+        enough = np.asarray((np.any if _takes_missing(model) else np.all)(list(has.values()), axis=0))
+        batch = list(islice(ids, len(enough)))
+        told.leave_out(batch, has, enough)
+        if not enough.any():
+            continue
+        of_batch = iter([clip_id for clip_id, kept in zip(batch, enough, strict=True) if kept])
+        try:
+            for _, proba, alone in model.iter_posteriors({name: view[enough] for name, view in views.items()}):
+                cluster, confidence = proba.argmax(axis=1), proba.max(axis=1)  # (n,), each
+                some = list(islice(of_batch, len(cluster)))
+                told.add(some, cluster, confidence)
+                yield from zip(some, cluster, confidence, agreement_of(cluster, alone), strict=True)
+        except ValueError as error:
+            raise PipelineError(f"predict: {error}") from None
+    if not told.n_clips:
+        there = ", ".join(f"{name} of {n}" for name, n in told.n_with.items())
+        need = "any view" if _takes_missing(model) else f"every view, as objective {model.objective!r} needs"
+        raise PipelineError(f"none of {len(clip_ids)} clips has {need}: there is {there}; add what is missing")
 
 
 def _takes_missing(model: "TIB") -> bool:
@@ -373,38 +417,72 @@ def _takes_missing(model: "TIB") -> bool:
     return bool(model.objective != "reference")
 
 
-def _predict(model: "TIB", views: Views) -> Predictions:
-    from tib.estimator import agreement_of
+class _Told:
+    """What is told of the clips in the end, added up as they come.
 
-    told = []
-    try:
-        for _, proba, by_modality in model.iter_posteriors(views.arrays):  # (n, K), each
-            cluster = proba.argmax(axis=1)
-            told.append((cluster, proba.max(axis=1), agreement_of(cluster, by_modality)))
-    except ValueError as error:
-        raise PipelineError(f"predict: {error}") from None
-    return Predictions(views.clip_ids, *(np.concatenate(column) for column in zip(*told, strict=True)))
+    Attributes:
+        n_clips: with a prediction.
+        n_with, n_in_part: view -> clips that have it, and that have NaN beside numbers, which is as good as none.
+        tally: against the training.
+    """
+
+    def __init__(self, model: "TIB") -> None:
+        self.tally = Tally(Trained.of(model.labels_, model.confidence_, model.n_clusters_))
+        self.n_with, self.n_in_part = (dict.fromkeys(model.view_names_, 0) for _ in range(2))
+        self._confidence = np.zeros(model.n_clusters_)
+        self._n_low = np.zeros(model.n_clusters_, dtype=np.int64)
+        self._low, self._left_out = list[str](), list[str]()  # the first few
+        self._n_left_out = 0
+
+    @property
+    def n_clips(self) -> int:
+        return int(self.tally.sizes.sum())
+
+    def add(self, clip_ids: Sequence[str], cluster: NDArray[np.int64], confidence: NDArray[np.floating]) -> None:
+        """Counts (n,) predictions."""
+        self.tally.add(cluster, confidence)
+        low, n = confidence < LOW_CONFIDENCE, len(self._n_low)
+        self._confidence += np.bincount(cluster, weights=confidence, minlength=n)
+        self._n_low += np.bincount(cluster[low], minlength=n)
+        self._low += [clip_ids[row] for row in np.flatnonzero(low)[: NAMED - len(self._low)]]
+
+    def leave_out(
+        self, clip_ids: Sequence[str], has: Mapping[str, NDArray[np.bool_]], enough: NDArray[np.bool_]
+    ) -> None:
+        """Counts the (n,) clips that are not `enough`."""
+        for name, rows in has.items():
+            self.n_with[name] += int(rows.sum())
+        lacking = np.flatnonzero(~enough)
+        self._n_left_out += len(lacking)
+        for row in lacking[: NAMED - len(self._left_out)]:
+            without = [name for name, rows in has.items() if not rows[row]]
+            why = f"no {', '.join(without)}" if len(without) < len(has) else "nothing to go by"
+            self._left_out.append(f"{clip_ids[row]} ({why})")
+
+    def say(self, run: Run, out: Path) -> None:
+        """Prints it."""
+        sizes, n_clips = self.tally.sizes, self.n_clips
+        rows: list[tuple[str, int, str, int]] = [
+            (str(k), int(sizes[k]), f"{self._confidence[k] / sizes[k]:.3f}", int(self._n_low[k]))
+            for k in np.flatnonzero(sizes)
+        ]
+        columns = ("cluster", "clips", "mean confidence", f"below {LOW_CONFIDENCE}")
+        table(f"predict: {n_clips} clips by {run.folder}", columns, rows)
+        for modality in untrained(run.encoders):
+            say(f"predict: {modality}: RANDOM weights, untrained")
+        for name, n in self.n_in_part.items():
+            if n:
+                say(f"predict: {name}: {n} clips have NaN beside numbers and are taken as lacking it")
+        n_low = int(self._n_low.sum())
+        if n_low:
+            say(f"predict: {n_low} of low confidence, below {LOW_CONFIDENCE}: {_named(self._low, n_low)}")
+        if self._n_left_out:
+            named = _named(self._left_out, self._n_left_out)
+            say(f"predict: {self._n_left_out} clips have no prediction: {named}")
+        mean = self._confidence.sum() / n_clips
+        say(f"predict: wrote {out}: {n_clips} clips, {len(rows)} clusters, mean confidence {mean:.3f}")
 
 
-def _tell(run: Run, said: Predictions, left_out: Mapping[str, str], out: Path) -> None:
-    rows: list[tuple[str, int, str, int]] = []
-    for k in np.unique(said.cluster):
-        confidence = said.confidence[said.cluster == k]
-        rows.append((str(k), len(confidence), f"{confidence.mean():.3f}", int((confidence < LOW_CONFIDENCE).sum())))
-    columns = ("cluster", "clips", "mean confidence", f"below {LOW_CONFIDENCE}")
-    table(f"predict: {len(said.clip_ids)} clips by {run.folder}", columns, rows)
-    for modality in untrained(run.encoders):
-        say(f"predict: {modality}: RANDOM weights, untrained")
-    unsure = [clip_id for clip_id, p in zip(said.clip_ids, said.confidence, strict=True) if p < LOW_CONFIDENCE]
-    if unsure:
-        say(f"predict: {len(unsure)} of low confidence, below {LOW_CONFIDENCE}: {_named(unsure)}")
-    if left_out:
-        told = [f"{clip_id} ({why})" for clip_id, why in left_out.items()]
-        say(f"predict: {len(left_out)} clips have no prediction: {_named(told)}")
-    n_used, mean = len(rows), said.confidence.mean()
-    say(f"predict: wrote {out}: {len(said.clip_ids)} clips, {n_used} clusters, mean confidence {mean:.3f}")
-
-
-def _named(clips: Sequence[str]) -> str:
-    more = len(clips) - NAMED
-    return ", ".join(clips[:NAMED]) + (f" and {more} more" if more > 0 else "")
+def _named(first: Sequence[str], n: int) -> str:
+    more = n - len(first)
+    return ", ".join(first) + (f" and {more} more" if more > 0 else "")

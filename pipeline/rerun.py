@@ -14,14 +14,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from pipeline.align import Views
+from pipeline.assignments import ASSIGNMENTS, Assignments, read_assignments
 from pipeline.cluster import train
 from pipeline.config import Settings, load_settings
 from pipeline.console import say
 from pipeline.errors import PipelineError
-from pipeline.evaluate import evaluate, labels_of, read_assignments
+from pipeline.evaluate import evaluate, labels_of
 from pipeline.extract import extract
 from pipeline.files import TEMPORARY_PREFIX, check_writable, link_or_copy, write_atomic
 from pipeline.metrics import clustering_scores
@@ -57,13 +60,12 @@ class Original:
 
     Attributes:
         record: run.json.
-        assignments: clip_id -> cluster.
         scores: acc, nmi and ari, {} where it had no labels.
     """
 
     folder: Path
     record: Mapping[str, Any]
-    assignments: Mapping[str, int]
+    assignments: Assignments
     scores: Mapping[str, float]
 
 
@@ -119,7 +121,7 @@ def read_original(folder: Path) -> Original:
         raise PipelineError(f"{path} is not the record of a run; give the results folder of one, or run `train` again")
     if not (folder / "config.yaml").is_file() and "settings" not in record:
         raise PipelineError(f"{folder} has lost its config.yaml, so nothing says how it was made; run `train` again")
-    return Original(folder, record, read_assignments(folder), _scores(folder))
+    return Original(folder, record, read_assignments(folder / ASSIGNMENTS), _scores(folder))
 
 
 def rerun_folder(original: Original, out: Path | None) -> Path:
@@ -173,15 +175,15 @@ def rerun(original: Original, out: Path, *, clips: Path | None = None) -> Compar
 
 def compare(then: Original, now: Original) -> Comparison:
     """How two runs compare: their clips, what was clustered, the clusters, the scores, and what was different."""
-    both = [clip_id for clip_id in then.assignments if clip_id in now.assignments]
-    matched = clustering_scores([then.assignments[c] for c in both], [now.assignments[c] for c in both]) if both else {}
+    clusters_then, clusters_now, only_then, only_now = _paired(then.assignments, now.assignments)
+    matched = clustering_scores(clusters_then, clusters_now) if len(clusters_then) else {}
     encoders, again = (run.record.get("encoders", {}) for run in (then, now))
     return Comparison(
         of=str(then.folder.resolve()),
-        identical=then.assignments == now.assignments,
+        identical=not only_then and not only_now and bool(np.array_equal(clusters_then, clusters_now)),
         clips=(len(then.assignments), len(now.assignments)),
-        only_then=[clip_id for clip_id in then.assignments if clip_id not in now.assignments],
-        only_now=[clip_id for clip_id in now.assignments if clip_id not in then.assignments],
+        only_then=only_then,
+        only_now=only_now,
         same_views=then.record["views_digest"] == now.record["views_digest"],
         same_encoders={m: encoders.get(m) == again.get(m) for m in encoders | again},
         share=matched.get("acc"),
@@ -189,6 +191,19 @@ def compare(then: Original, now: Original) -> Comparison:
         scores={name: (then.scores.get(name), now.scores.get(name)) for name in SCORES},
         different=list(_different(then.record, now.record)),
     )
+
+
+def _paired(then: Assignments, now: Assignments) -> tuple[NDArray[np.int32], NDArray[np.int32], list[str], list[str]]:
+    """The clusters of the clips that both have, in one order, and the ids of those that one alone has."""
+    if len(then) == len(now) and all(a == b for a, b in zip(then.clip_ids, now.clip_ids, strict=True)):
+        return then.cluster, now.cluster, [], []
+    rows = {clip_id: row for row, clip_id in enumerate(now.clip_ids)}
+    both = [(row, rows[clip_id]) for row, clip_id in enumerate(then.clip_ids) if clip_id in rows]
+    only_then = [clip_id for clip_id in then.clip_ids if clip_id not in rows]
+    for clip_id in then.clip_ids:
+        rows.pop(clip_id, None)
+    at_then, at_now = np.array(both, dtype=np.int64).reshape(-1, 2).T
+    return then.cluster[at_then], now.cluster[at_now], only_then, list(rows)
 
 
 def _different(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:

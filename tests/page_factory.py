@@ -230,6 +230,7 @@ def _cluster(clips: Clips, cluster: int) -> Cluster:
     return Cluster(
         cluster=cluster,
         size=len(rows),
+        n_shown=len(rows),
         confidence=float(np.mean([clips.confidence[row] for row in rows])),
         agreement=float(np.mean([clips.agreement[row] for row in rows])),
         silhouette=0.21,

@@ -87,7 +87,7 @@ def test_mmsa_without_sequences_has_vectors_and_says_so(settings, tmp_path, caps
     assert record["reduced"] is True
     views = read_views(settings.work / "reduced")
     for part in pickle.loads((tmp_path / "reduced" / "features.pkl").read_bytes()).values():
-        rows = [views.clip_ids.index(clip_id) for clip_id in part["id"]]
+        rows = [list(views.clip_ids).index(clip_id) for clip_id in part["id"]]
         np.testing.assert_array_equal(part["text"][:, 0], views.arrays["text"][rows])
     only_text = settings.extract.model_copy(update={"keep_sequence": False, "visual": None, "audio": None})
     plain = settings.model_copy(update={"extract": only_text, "workdir": tmp_path / "work"})

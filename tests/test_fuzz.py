@@ -16,13 +16,14 @@ from benchmarks.fuzz_files import fuzz_files
 from benchmarks.fuzz_media import fuzz_media
 from benchmarks.mutations import what_is_wrong_with
 from pipeline.align import Views
+from pipeline.assignments import read_assignments
 from pipeline.config import Settings, load_settings, setting_names
 from pipeline.corpora.base import CorpusClip, natural_key
 from pipeline.corpora.label_rules import LABEL_RULES, apply_label_rule
 from pipeline.corpora.mmsa import segment_id
 from pipeline.corpora.tables import decode_text, format_table, parse_number, parse_rows, read_table
 from pipeline.errors import MAX_MESSAGE, PipelineError
-from pipeline.evaluate import evaluate, read_assignments, show
+from pipeline.evaluate import evaluate, show
 from pipeline.ingest import ingest
 from pipeline.manifest import read_labels, read_manifest, write_labels, write_manifest
 from pipeline.status import status
@@ -213,7 +214,7 @@ def test_records_of_a_run_are_refused_by_name(tmp_path, path, content, message):
     read = {
         "run.json": lambda: evaluate(chosen, Views([], {}), {}),
         "metrics.json": lambda: show(chosen),
-        "assignments.csv": lambda: read_assignments(tmp_path),
+        "assignments.csv": lambda: read_assignments(tmp_path / "assignments.csv"),
     }
     with pytest.raises(PipelineError, match=message):
         read[path]()

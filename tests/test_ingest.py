@@ -27,7 +27,7 @@ def test_what_is_exported_comes_back_to_the_bit(tmp_path, format_, told):
     expected, found = read_views(views), read_views(tmp_path / "back")
     assert set(found.clip_ids) == set(IDS)
     for clip_id in IDS:
-        row, back = expected.clip_ids.index(clip_id), found.clip_ids.index(clip_id)
+        row, back = list(expected.clip_ids).index(clip_id), list(found.clip_ids).index(clip_id)
         for name in VIEWS:
             np.testing.assert_array_equal(found.arrays[name][back], expected.arrays[name][row])
     assert labels_of(Settings(views=tmp_path / "back"), found) == dict(zip(IDS, PLANTED, strict=True))

@@ -158,7 +158,7 @@ class _Halves:
     """Stands for a model that takes rows of NaN: visual alone agrees with the whole."""
 
     objective, view_names_, n_features_in_ = "any", ["text", "visual"], {"text": 2, "visual": 3}
-    labels_, confidence_ = np.array([0, 1, 1]), np.array([0.6, 0.9, 0.9])  # of its training
+    labels_, confidence_, n_clusters_ = np.array([0, 1, 1]), np.array([0.6, 0.9, 0.9]), 2  # of its training
 
     def iter_posteriors(self, views):
         own = {"text": [0.8, 0.2], "visual": [0.2, 0.8]}
@@ -166,13 +166,16 @@ class _Halves:
         yield slice(None), np.where(np.isnan(views["visual"][:, :1]), [[0.4, 0.6]], [[0.1, 0.9]]), alone
 
 
-def test_missing_rows_and_views_go_to_a_model_that_takes_them(tmp_path, capsys):
+@pytest.mark.parametrize("block", [1, 2, 8192])
+def test_missing_rows_and_views_go_to_a_model_that_takes_them(tmp_path, capsys, monkeypatch, block):
+    monkeypatch.setattr(module, "BLOCK", block)
     stand_in = module.Run(tmp_path, _Halves(), {}, {})
-    text, visual = np.ones((3, 2), np.float32), np.ones((3, 3), np.float32)
-    visual[1] = np.nan
-    text[2] = visual[2] = np.nan
-    views = module._for_model(stand_in, Views(["a", "b", "c"], {"text": text, "visual": visual, "odour": text}))
-    assert module._predict_and_write(stand_in, ["a", "b", "c", "d"], views, tmp_path / "p.csv") == 2
+    text, visual = np.ones((4, 2), np.float32), np.ones((4, 3), np.float32)
+    visual[1, 0] = np.nan  # in part, which is as good as none
+    text[2:] = visual[2:] = np.nan
+    ids = ["a", "b", "c", "d"]
+    readers = module._for_model(stand_in, Views(ids, {"text": text, "visual": visual, "odour": text}))
+    assert module._predict_and_write(stand_in, ids, readers, tmp_path / "p.csv") == 2
     # b: visual has no vote, since the clip has none
     assert assigned(tmp_path / "p.csv") == {"a": (1, 0.9, 0.5), "b": (1, 0.6, 0.0)}
     said = capsys.readouterr().out
@@ -180,7 +183,8 @@ def test_missing_rows_and_views_go_to_a_model_that_takes_them(tmp_path, capsys):
     assert (told["clips"], told["clips_of_the_training"], told["refit_due"]) == (2, 3, False)
     assert "drift: 2 clips beside the 3 of the training: " in said
     assert "odour: not a view of this run (text, visual); left out" in said
-    assert "2 clips have no prediction: c (no text, visual), d (nothing to go by)" in said
+    assert "2 clips have no prediction: c (nothing to go by), d (nothing to go by)" in said
+    assert "visual: 1 clips have NaN beside numbers and are taken as lacking it" in said
     alone = module._for_model(stand_in, Views(["a"], {"text": text[:1]}))
     assert module._predict_and_write(stand_in, ["a"], alone, tmp_path / "p.csv") == 0
     assert assigned(tmp_path / "p.csv") == {"a": (1, 0.6, 0.0)}
@@ -190,8 +194,8 @@ def test_views_of_the_runs_own_reduction_are_not_reduced_again_where_dims_do_not
     halved = Reduction(np.zeros(2, np.float32), np.full(2, 2, np.float32), None, 1.0)
     stand_in = module.Run(tmp_path, _Halves(), {"text": halved}, {})
     views = Views(["a"], {"text": np.ones((1, 2), np.float32)})
-    assert module._for_model(stand_in, views).arrays["text"].tolist() == [[0.5, 0.5]]
-    assert module._for_model(stand_in, views, reduced=True).arrays["text"].tolist() == [[1.0, 1.0]]
+    assert module._for_model(stand_in, views)["text"](slice(1)).tolist() == [[0.5, 0.5]]
+    assert module._for_model(stand_in, views, reduced=True)["text"](slice(1)).tolist() == [[1.0, 1.0]]
 
 
 def test_a_clip_that_is_listed_and_not_there_counts_as_failed(made, reference, tmp_path, capsys):
@@ -205,9 +209,11 @@ def test_a_clip_that_is_listed_and_not_there_counts_as_failed(made, reference, t
 
 
 def test_low_confidence_is_told_with_the_first_clips_by_name(tmp_path, capsys):
-    ids = [f"c{i}" for i in range(13)]
-    said = module.Predictions(ids, np.zeros(13, int), np.array([0.9] + [0.4] * 12), np.ones(13))
-    module._tell(SimpleNamespace(folder=tmp_path, encoders={}), said, {}, tmp_path / "p.csv")
+    ids, confidence = [f"c{i}" for i in range(13)], np.array([0.9] + [0.4] * 12)
+    told = module._Told(_Halves())
+    for rows in (slice(7), slice(7, 13)):
+        told.add(ids[rows], np.zeros(13, int)[rows], confidence[rows])
+    told.say(SimpleNamespace(folder=tmp_path, encoders={}), tmp_path / "p.csv")
     told = capsys.readouterr().out
     assert "12 of low confidence, below 0.5: c1, c2, c3, c4, c5, c6, c7, c8, c9, c10 and 2 more" in told
     assert "13 clips, 1 clusters, mean confidence 0.438" in told
@@ -424,5 +430,7 @@ def test_clips_without_any_embedding_are_told(reference, tmp_path, command):
 
 def test_values_that_the_model_refuses_are_one_line(made):
     model = load_run(made.runs / "reference").model
+    readers = module._readers(Views([], {name: np.zeros((1, 3), np.float32) for name in model.view_names_}))
+    said = module._predicted(model, ["a"], readers, module._Told(model))
     with pytest.raises(module.PipelineError, match="predict: fitted on views of text 4, visual 4, audio 4 features"):
-        module._predict(model, Views(["a"], {name: np.zeros((1, 3), np.float32) for name in model.view_names_}))
+        next(said)

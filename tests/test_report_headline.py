@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.report.headline import headline
 from pipeline.report.page import Score
+from pipeline.report.run import Whole
 
 OURS = Score("TIB", 0.857, None, 0.70, None, 0.66, None, 7, "ours")
 RESTARTS = Score("TIB, each of 12 restarts alone", 0.80, 0.04, 0.65, 0.02, 0.6, 0.03, 6.5, "restarts")
@@ -24,8 +25,7 @@ def run_of(clusters, *, n_clusters=7, n_restarts=12, confidence=0.9, **record):
     )
     record = {"n_clusters": n_clusters, "schedule": "free", "stability": {"graph": 0.1, "free": 0.8}} | record
     return SimpleNamespace(
-        clip_ids=[str(row) for row in range(n)],
-        clusters=np.array(clusters),
+        whole=Whole.of(np.array(clusters), model.confidence_, model.agreement_),
         model=model,
         record=record,
         metrics={"n_scored": 100},

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -135,7 +135,8 @@ def test_assignments_that_were_edited_are_told(run, monkeypatch, capsys):
 
 def test_the_same_groups_under_other_numbers_are_no_identical_run(run):
     original = read_original(run)
-    renumbered = {clip_id: (cluster + 1) % K for clip_id, cluster in original.assignments.items()}
+    own = original.assignments
+    renumbered = replace(own, cluster=(own.cluster + 1) % K)
     found = compare(original, type(original)(run, original.record, renumbered, original.scores))
     assert (found.identical, found.share, found.ari) == (False, 1, 1)
     assert rerun_lines(asdict(found)) == ["rerun: NOT the same: the same groups of clips, under other cluster numbers"]
@@ -148,14 +149,16 @@ def test_other_clips_versions_and_machines_are_told(run):
     record["processor"] = "an abacus"
     record["made_with"]["train"]["threads"] = 99
     record["views_digest"] = "0"
-    fewer = dict(list(original.assignments.items())[1:]) | {"new": 0}
+    own = original.assignments
+    fewer = replace(own, clip_ids=[*list(own.clip_ids)[1:], "new"], cluster=np.append(own.cluster[1:], 0))
     found = compare(original, type(original)(run, record, fewer, {}))
     told = {one.what: one.now for one in found.different}
     assert told == {"package torch": "1.0", "processor": "an abacus", "computed with train.threads": "99"}
     assert (found.only_then, found.only_now, found.clips) == (["0"], ["new"], (N, N))
     assert not found.same_views
     assert found.scores["acc"] == (original.scores["acc"], None)
-    nothing = compare(original, type(original)(run, {**record, "settings": None}, {"new": 0}, {}))
+    alone = replace(own, clip_ids=["new"], cluster=own.cluster[:1])
+    nothing = compare(original, type(original)(run, {**record, "settings": None}, alone, {}))
     assert (nothing.share, nothing.ari, nothing.identical) == (None, None, False)
     assert rerun_lines(asdict(nothing)) == ["rerun: NOT the same: no clip is in both"]
 

@@ -14,7 +14,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from tib import reference, twin
+from tib import reference, scratch, twin
 from tib.checkpoint import Checkpoint, fingerprint
 from tib.config import DTYPES, Settings, resolve_device
 from tib.group import Group
@@ -81,7 +81,8 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
     Clips that are too many for memory (tib): views may be files' arrays, np.load(path, mmap_mode="r"). They are read by
     rows, in random blocks of 6000 clips that are each other's neighbours; each restart goes through the blocks in its
     own order, and one block a restart, 12 at most, is in memory. Restarts that follow a partition stay where it was
-    cut. Features' scales and directions are learned from 12,000 clips. What a fit keeps of all clips is the attributes.
+    cut. Features' scales and directions are learned from 12,000 clips. What a fit keeps of all clips is the attributes,
+    an array of more than 64 MB in a nameless file in TMPDIR.
 
     Under torchrun, with torch.distributed initialised, the processes train one model together (tib), each on its share
     of the anchors of every batch: call `fit` in all of them with the same views and settings, on machines alike. The
@@ -177,6 +178,7 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         Raises:
             ValueError: a setting out of range, a checkpoint without a random_state, or views that cannot be trained
                 on; the message says what to do.
+            OSError: there is no room for what is kept of a great many clips.
             TypeError: `views` is neither a mapping nor a list, or labels were given.
         """
         if ignored is not None:
@@ -400,10 +402,17 @@ class TIB(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
 
     def _keep_posteriors(self, proba: NDArray[Any], by_modality: Mapping[str, NDArray[Any]]) -> None:
         self.proba_ = proba
-        self.labels_ = self.proba_.argmax(axis=1)
-        self.confidence_ = self.proba_.max(axis=1)
         self.modality_proba_ = dict(by_modality)
-        self.agreement_ = agreement_of(self.labels_, self.modality_proba_)
+        self.labels_ = scratch.empty((len(proba),), np.int64)
+        self.confidence_ = scratch.empty((len(proba),), proba.dtype)
+        self.agreement_ = scratch.empty((len(proba),), np.float64)
+        for rows in row_slices(len(proba), CHUNK):
+            self.labels_[rows] = proba[rows].argmax(axis=1)
+            self.confidence_[rows] = proba[rows].max(axis=1)
+            alone = {name: values[rows] for name, values in self.modality_proba_.items()}
+            self.agreement_[rows] = agreement_of(self.labels_[rows], alone)
+            for array in (proba, *self.modality_proba_.values(), self.labels_, self.confidence_, self.agreement_):
+                scratch.let_go(array)
 
 
 LEARNED = ("n_clusters", "n_clusters_curve", "schedule", "stability")

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load, save
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tib.checkpoint import replace
@@ -23,16 +25,27 @@ def write_model(folder: Path, arrays: Mapping[str, Tensor], description: Mapping
         folder: made where it is not there.
         arrays: any device.
         description: what JSON can hold.
+    Raises:
+        OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    packed = save({name: array.detach().cpu().contiguous() for name, array in arrays.items()})
-    head = {"format": FORMAT, "format_version": FORMAT_VERSION, "arrays_sha256": hashlib.sha256(packed).hexdigest()}
-    replace(folder / ARRAYS, packed)
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as inner:
+        packed = Path(inner) / ARRAYS
+        packed.touch()
+        mode = packed.stat().st_mode  # as whoever runs this gives files: the library makes its own private
+        try:
+            save_file({name: array.detach().cpu().contiguous() for name, array in arrays.items()}, packed)
+        except SafetensorError as error:
+            raise OSError(f"cannot write {folder / ARRAYS}: {error}; free some space") from None
+        packed.chmod(mode)
+        checksum = _sha256(packed)
+        packed.replace(folder / ARRAYS)
+    head = {"format": FORMAT, "format_version": FORMAT_VERSION, "arrays_sha256": checksum}
     replace(folder / DESCRIPTION, (json.dumps({**head, **description}, indent=1) + "\n").encode())
 
 
 def read_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Arrays (on the CPU) and description, as `write_model` took them.
+    """Arrays (on the CPU, mapped from the file) and description, as `write_model` took them.
 
     Raises:
         FileNotFoundError: a file is not there.
@@ -52,7 +65,11 @@ def read_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{folder} holds format version {description['format_version']!r}, this code reads {FORMAT_VERSION}; "
             "load it with the version of the code that saved it, or fit and save again"
         )
-    packed = (folder / ARRAYS).read_bytes()
-    if hashlib.sha256(packed).hexdigest() != description["arrays_sha256"]:
+    if _sha256(folder / ARRAYS) != description["arrays_sha256"]:
         raise ValueError(f"{folder / ARRAYS} is not the file that {DESCRIPTION} was written with; save the model again")
-    return load(packed), description
+    return load_file(folder / ARRAYS), description
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline.config import Settings
 from pipeline.corpora.tables import read_records
 from pipeline.drift import DRIFT
@@ -103,9 +105,11 @@ def embeddings_kept(settings: Settings) -> str:
 
 def reduced(settings: Settings) -> dict[str, Any]:
     """Of reduce: {"reduced", "clips", "dim", "explained": modality -> share of the variance}."""
+    from pipeline.align import iter_clip_ids  # only now: it loads PyArrow
+
     folder = settings.work / "reduced"
-    recipe, clip_ids = _read(folder / "recipe.json"), _read(folder / "clip_ids.json")
-    return {"reduced": folder, "clips": len(clip_ids), "dim": recipe["dim"], "explained": recipe["explained"]}
+    recipe, n_clips = _read(folder / "recipe.json"), sum(1 for _ in iter_clip_ids(folder))
+    return {"reduced": folder, "clips": n_clips, "dim": recipe["dim"], "explained": recipe["explained"]}
 
 
 def reduced_lines(values: Mapping[str, Any]) -> list[str]:
@@ -136,15 +140,16 @@ _SCORES = ("acc", "nmi", "ari")
 
 def predicted(run: Path, path: Path, n_failed: int) -> dict[str, Any]:
     """Of predict: {"predictions", "clips", "failed", "clusters": cluster -> clips, "confidence": the mean, ...}."""
-    rows = read_records(path)
-    clusters = Counter(row["cluster"] for row in rows)
-    confidence = sum(float(row["confidence"]) for row in rows) / len(rows)
+    from pipeline.assignments import read_assignments  # only now: it loads PyArrow
+
+    said = read_assignments(path)
+    clusters = zip(*np.unique(said.cluster, return_counts=True), strict=True)
     return {
         "predictions": path,
-        "clips": len(rows),
+        "clips": len(said),
         "failed": n_failed,
-        "clusters": dict(sorted(clusters.items(), key=lambda item: int(item[0]))),
-        "confidence": confidence,
+        "clusters": {str(k): int(n) for k, n in clusters},
+        "confidence": float(said.confidence.mean(dtype=np.float64)),
         "drift": _read(path.with_name(DRIFT)),
         "untrained_encoders": _read(run / "run.json").get("untrained_encoders", []),
     }

@@ -31,7 +31,7 @@ def write_npy(content: Content, folder: Path) -> dict[str, Any]:
         buffer = io.BytesIO()
         np.lib.format.write_array(buffer, array, allow_pickle=False)
         write_atomic(folder / f"{name}.npy", buffer.getvalue())
-    write_atomic(folder / CLIP_IDS, json.dumps(content.views.clip_ids, ensure_ascii=False))
+    write_atomic(folder / CLIP_IDS, json.dumps(content.clip_ids, ensure_ascii=False))
     _write_beside(content, folder)
     if content.assignments:
         rows = [(i, str(k), f"{confidence:.6f}") for i, (k, confidence) in content.assignments.items()]
@@ -44,7 +44,7 @@ def write_npz(content: Content, folder: Path) -> dict[str, Any]:
 
     transcripts.csv and splits.csv lie beside it: an array of text is as wide as its longest entry.
     """
-    clip_ids = content.views.clip_ids
+    clip_ids = content.clip_ids
     arrays = _arrays(content) | {"clip_ids": np.array(clip_ids, dtype=np.str_)}
     if content.assignments:
         said = [content.assignments.get(clip_id, (-1, np.nan)) for clip_id in clip_ids]
@@ -62,7 +62,7 @@ def _arrays(content: Content) -> dict[str, NDArray[Any]]:
         _PUBLISHED.get(modality, modality): array for modality, array in content.views.arrays.items()
     }
     if content.labels:
-        labels = [content.labels.get(clip_id, "") for clip_id in content.views.clip_ids]
+        labels = [content.labels.get(clip_id, "") for clip_id in content.clip_ids]
         whole = all(re.fullmatch("0|-?[1-9][0-9]{0,17}", label) for label in labels)
         arrays["labels"] = np.array([int(label) for label in labels] if whole else labels)
     return arrays

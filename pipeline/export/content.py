@@ -32,6 +32,7 @@ class Content:
 
     Attributes:
         settings: what led here.
+        clip_ids: in the order of the views' rows.
         views: the features or the reduced views, aligned.
         reduced: which of them.
         labels: ground truth as the corpus' label rule left it.
@@ -44,6 +45,7 @@ class Content:
     """
 
     settings: Settings
+    clip_ids: list[str]
     views: Views
     reduced: bool
     labels: dict[str, str]
@@ -82,16 +84,18 @@ def gather(settings: Settings, *, reduced: bool) -> Content:
     for name in views.arrays:
         if name in TAKEN_NAMES:
             raise PipelineError(f"a view is called {name!r}, which every format needs for something else; rename it")
-    ids = set(views.clip_ids)
+    clip_ids = list(views.clip_ids)
+    ids = set(clip_ids)
     spoken = {clip.clip_id: clip.transcript for clip in clips if clip.transcript}
     return Content(
         settings=settings,
+        clip_ids=clip_ids,
         views=views,
         reduced=reduced,
         labels={i: label for i, label in labels_of(settings, views).items() if i in ids},
         transcripts={i: text for i, text in (spoken or read_column(folder, "transcript")).items() if i in ids},
         splits={i: split for i, split in _splits(folder, root).items() if i in ids},
-        videos=_videos(views.clip_ids, clips, kind),
+        videos=_videos(clip_ids, clips, kind),
         assignments={i: said for i, said in _assignments(settings).items() if i in ids},
         encoders=encoders,
         stores=stores,

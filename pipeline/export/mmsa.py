@@ -42,7 +42,7 @@ def write_mmsa(content: Content, folder: Path) -> dict[str, Any]:
     Raises:
         PipelineError: a view that is neither text, visual nor audio.
     """
-    ids, views = content.views.clip_ids, content.views.arrays
+    ids, views = content.clip_ids, content.views.arrays
     for name in views:
         if name not in MMSA_NAMES:
             raise PipelineError(
@@ -76,7 +76,7 @@ def _steps(content: Content, modality: str) -> Mapping[str, Steps]:
             return store.read_sequences(stamps)
         say(f"export: {modality}: vectors, no sequences; for those extract with extract.keep_sequence=true")
     rows = np.flatnonzero(~np.isnan(view).any(axis=1))
-    return {content.views.clip_ids[row]: view[row : row + 1] for row in rows}
+    return {content.clip_ids[row]: view[row : row + 1] for row in rows}
 
 
 def padded(clip_ids: Sequence[str], steps: Mapping[str, Steps]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -110,7 +110,7 @@ def _tokens(content: Content) -> NDArray[np.int32] | None:
         return None
     found = [
         token_ids(tokenizer, content.transcripts.get(clip_id, ""), section.max_tokens)[0]
-        for clip_id in content.views.clip_ids
+        for clip_id in content.clip_ids
     ]
     array = np.zeros((len(found), 3, max(len(ids) for ids in found)), dtype=np.int32)
     for row, ids in zip(array, found, strict=True):
@@ -152,12 +152,12 @@ def _tell(content: Content, rows: Mapping[str, Sequence[int]], how: str) -> None
     for split, found in rows.items():
         if not found:
             say(f"export: {split} is empty, and MMSA needs all three")
-    n_without = len(content.views.clip_ids) - len(content.labels)
+    n_without = len(content.clip_ids) - len(content.labels)
     if n_without:
         say(f"export: {n_without} clips have no label (NaN), and MMSA cannot train from those")
     for modality, name in MMSA_NAMES.items():
         view = content.views.arrays.get(modality)
-        n_missing = len(content.views.clip_ids) if view is None else int(np.isnan(view).any(axis=1).sum())
+        n_missing = len(content.clip_ids) if view is None else int(np.isnan(view).any(axis=1).sum())
         if n_missing:
             say(f"export: {n_missing} clips have no {name}; zeros stand for it, as MMSA knows none missing")
 

@@ -51,7 +51,7 @@ def write_hf(content: Content, folder: Path) -> dict[str, Any]:
     Splits are the corpus' own, for all clips or none; without them everything is "train", as the libraries there call
     the only split.
     """
-    table, ids = _table(content), content.views.clip_ids
+    table, ids = _table(content), content.clip_ids
     own = all(clip_id in content.splits for clip_id in ids)
     splits = (
         {split: [i for i, clip_id in enumerate(ids) if content.splits[clip_id] == split] for split in SPLITS}
@@ -70,7 +70,7 @@ def write_hf(content: Content, folder: Path) -> dict[str, Any]:
 
 def _known(content: Content) -> dict[str, pa.Array]:
     """What is known of the clips beside their features."""
-    ids = content.views.clip_ids
+    ids = content.clip_ids
     cluster = {clip_id: k for clip_id, (k, _) in content.assignments.items()}
     confidence = {clip_id: share for clip_id, (_, share) in content.assignments.items()}
     columns = {"clip_id": pa.array(ids, pa.string())}
@@ -129,7 +129,7 @@ def _card(content: Content, counts: dict[str, int]) -> str:
     )
     listed = "\n".join(f"- {line}" for line in ["`clip_id`: of the clip", *lines])
     return (
-        f"---\n{front}---\n\n# Features of video clips\n\n{len(content.views.clip_ids)} clips, a row each; a feature "
+        f"---\n{front}---\n\n# Features of video clips\n\n{len(content.clip_ids)} clips, a row each; a feature "
         f"that a clip lacks is null.\n\n{listed}\n{warning}\nHow they were made: `export.json`.\n"
     )
 

@@ -57,9 +57,8 @@ def cards(
         voice: property -> (N,), NaN where unknown.
         silhouettes: (N,), NaN where unknown.
     """
-    ids, sizes = np.unique(run.clusters, return_counts=True)
     found = []
-    for cluster, size in sorted(zip(ids.tolist(), sizes.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0])):
+    for cluster, size in sorted(run.whole.sizes.items(), key=lambda pair: (-pair[1], pair[0])):
         here = run.clusters == cluster
         labels = Counter(label for label, row in zip(material.labels, here, strict=True) if row and label is not None)
         modalities = [modality_in_cluster(run, name, cluster) for name in run.modalities]
@@ -70,6 +69,7 @@ def cards(
             Cluster(
                 cluster=cluster,
                 size=size,
+                n_shown=int(here.sum()),
                 confidence=float(run.model.confidence_[here].mean()),
                 agreement=float(run.model.agreement_[here].mean()),
                 silhouette=float(own.mean()) if len(own) else None,

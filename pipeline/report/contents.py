@@ -11,7 +11,7 @@ from extractors.clip import Clip
 from pipeline.config import Settings
 from pipeline.provenance import redacted
 from pipeline.readers import Readers
-from pipeline.report.accounts import accounts
+from pipeline.report.accounts import MOST_LISTED, accounts
 from pipeline.report.clip_facts import ClipFacts, clip_facts
 from pipeline.report.clip_map import maps_of, silhouettes, silhouettes_by_view, space_of
 from pipeline.report.clusters import cards, shown_rows
@@ -55,11 +55,12 @@ def gather(settings: Settings, *, embed_media: bool = False) -> Page:
     }
     words = characteristic_words(clips.transcript, run.clusters)
     failures, counts = accounts(settings, run, material)
+    if any(what in ("failed", "skipped") and n > MOST_LISTED for what, _, n in counts):
+        warnings.append(f"The first {MOST_LISTED:,} failures of a modality are listed; its failures.csv has them all.")
     scores = score_table(run.metrics)
-    n_labelled = sum(label is not None for label in material.labels)
     return Page(
         name=settings.name,
-        headline=headline(run, scores, n_labelled, counts, [*warnings, *media.warnings]),
+        headline=headline(run, scores, material.n_labelled, counts, [*warnings, *media.warnings]),
         scores=scores,
         n_scored=int(run.metrics.get("n_scored", 0)),
         clips=clips,

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from pipeline.predict import LOW_CONFIDENCE
 from pipeline.reduce import untrained
 from pipeline.report.page import Headline, Score
@@ -30,18 +28,17 @@ def headline(
         counts: the accounts of each modality.
         warnings: what was found missing on the way; they come after what concerns the clusters themselves.
     """
-    model = run.model
     measured = run.record.get("stability", {}).get(run.record.get("schedule"))
     figures = Headline(
-        n_clips=len(run.clip_ids),
+        n_clips=run.whole.n_clips,
         n_clusters=int(run.record["n_clusters"]),
-        n_clusters_used=len(np.unique(run.clusters)),
-        confidence=float(model.confidence_.mean()),
-        n_unsure=int((model.confidence_ < LOW_CONFIDENCE).sum()),
+        n_clusters_used=len(run.whole.sizes),
+        confidence=run.whole.confidence,
+        n_unsure=run.whole.n_unsure,
         unsure_below=LOW_CONFIDENCE,
         stability=None if measured is None else float(measured),
-        n_restarts=len(model.restart_labels_),
-        agreement=float(model.agreement_.mean()),
+        n_restarts=len(run.model.restart_labels_),
+        agreement=run.whole.agreement,
         sentences=(),
         warnings=(),
     )

@@ -1,7 +1,7 @@
 """What the report shows, as plain values: gathered by this package's Python, laid out by its template and script.
 
-Rows are clips, 0 .. N-1, in the order of assignments.csv; K clusters are numbered as there; M modalities are in the
-project's order. None stands for what is not known. Text is raw: whoever puts it on a page escapes it.
+Rows are the N clips shown, 0 .. N-1, in the order of assignments.csv; K clusters are numbered as there; M modalities
+are in the project's order. None stands for what is not known. Text is raw: whoever puts it on a page escapes it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -143,10 +143,15 @@ class ModalityInCluster:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A card. `typical` and `least_sure` are rows of clips, best first; `labels` is (label, clips), most first."""
+    """A card.
+
+    `size` is of all clips, `n_shown` of those on the page. `typical` and `least_sure` are rows of clips, best first;
+    `labels` is (label, clips), most first.
+    """
 
     cluster: int
     size: int
+    n_shown: int
     confidence: float
     agreement: float
     silhouette: float | None

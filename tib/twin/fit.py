@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tib import scratch
 from tib.checkpoint import Checkpoint
 from tib.config import DTYPES, Settings
 from tib.group import Group
@@ -106,14 +107,16 @@ def said(
     """Of all clips (N, K) by all modalities, name -> (N, K) by each alone, and (R, N) clusters by each restart."""
     n_clips, n_clusters, device = len(next(iter(views.values()))), model.net.n_clusters, model.columns.device
     dtype = next(iter(views.values())).dtype
-    proba = np.empty((n_clips, n_clusters), dtype)
-    alone = {name: np.empty_like(proba) for name in views}
-    labels = np.empty((model.net.restarts, n_clips), label_type(n_clusters))
+    proba = scratch.empty((n_clips, n_clusters), dtype)
+    alone = {name: scratch.empty((n_clips, n_clusters), dtype) for name in views}
+    labels = scratch.empty((model.net.restarts, n_clips), label_type(n_clusters))
     for rows in row_slices(n_clips, CHUNK):
         chunk, chunk_alone, chunk_labels = model.said(as_tensors(views, device, rows))
         proba[rows], labels[:, rows] = chunk.cpu().numpy(), chunk_labels.cpu().numpy()
         for name, values in chunk_alone.items():
             alone[name][rows] = values.cpu().numpy()
+        for array in (proba, labels, *alone.values()):
+            scratch.let_go(array)
     return proba, alone, labels
 
 
