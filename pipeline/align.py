@@ -89,7 +89,7 @@ class Views:
         if rows.all():
             return self
         ids = [clip_id for clip_id, keep in zip(self.clip_ids, rows, strict=True) if keep]
-        return Views(ids, {name: array[rows] for name, array in self.arrays.items()})
+        return Views(ids, {name: _rows_of(array, rows) for name, array in self.arrays.items()})
 
 
 def _blocks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
@@ -98,6 +98,11 @@ def _blocks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
         yield array[start : start + ROWS]
         if isinstance(array.base, mmap.mmap):
             array.base.madvise(mmap.MADV_DONTNEED)
+
+
+def _rows_of(array: NDArray[np.float32], rows: NDArray[np.bool_]) -> NDArray[np.float32]:
+    kept = [block[of_block[:, 0]] for block, of_block in zip(_blocks(array), _blocks(rows[:, None]), strict=True)]
+    return np.concatenate(kept)
 
 
 def _has_no_nan(array: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from extractors.clip import Clip
 from pipeline.corpora.base import CorpusClip, Problem, natural_key
-from pipeline.corpora.tables import format_table, parse_rows
+from pipeline.corpora.tables import format_table, iter_rows
 from pipeline.errors import PipelineError
 from pipeline.files import write_atomic, write_chunks
 from pipeline.records import read_record
@@ -124,11 +125,6 @@ def _read_lines(path: Path) -> Iterator[bytes]:
         yield from file
 
 
-def _read_bytes(path: Path) -> bytes:
-    with _told_in_words(path):
-        return path.read_bytes()
-
-
 @contextmanager
 def _told_in_words(path: Path) -> Iterator[None]:
     try:
@@ -184,25 +180,23 @@ def read_labels(path: Path) -> dict[str, str]:
     Raises:
         PipelineError: no such file, another header, a row that is not two cells (with its line), an id twice.
     """
+    labels: dict[str, str] = {}
     try:
-        rows = parse_rows(_read_bytes(path).decode("utf-8-sig"))
+        with _told_in_words(path), path.open(encoding="utf-8-sig", newline="") as file:
+            rows = iter_rows(file)
+            line, header = next(rows, (1, []))
+            if tuple(header) != _LABEL_COLUMNS:
+                raise ValueError(f"line {line}: expected the header clip_id,label, got {','.join(header)!r}")
+            for line, row in rows:
+                if len(row) != len(_LABEL_COLUMNS):
+                    raise ValueError(f"line {line}: expected clip_id and label, got {len(row)} cells")
+                if row[0] in labels:
+                    raise ValueError(f"line {line}: clip id {row[0]!r} has a label already")
+                labels[row[0]] = sys.intern(row[1])  # of many clips there are few
     except UnicodeDecodeError as error:
         raise PipelineError(f"{path}: expected UTF-8 ({error}); save it so, or {_AGAIN}") from error
     except ValueError as error:
         raise PipelineError(f"{path}: {error}; correct it, or {_AGAIN}") from error
-    labels: dict[str, str] = {}
-    (line, header), *others = rows or [(0, [])]
-    try:
-        if tuple(header) != _LABEL_COLUMNS:
-            raise ValueError(f"expected the header clip_id,label, got {','.join(header)!r}")
-        for line, row in others:  # noqa: B007 - the last one is told
-            if len(row) != len(_LABEL_COLUMNS):
-                raise ValueError(f"expected clip_id and label, got {len(row)} cells")
-            if row[0] in labels:
-                raise ValueError(f"clip id {row[0]!r} has a label already")
-            labels[row[0]] = row[1]
-    except ValueError as error:
-        raise PipelineError(f"{path}:{line}: {error}; correct it, or {_AGAIN}") from error
     return labels
 
 

@@ -1,11 +1,15 @@
 """What evaluate says of the baselines: their scores, those left out, and the best of them in the sentence."""
 
+import json
+
 import numpy as np
 import pytest
 
 from pipeline import evaluate as module
 from pipeline.align import Views
-from pipeline.evaluate import baseline_scores
+from pipeline.assignments import ASSIGNMENTS, write_assignments, write_restarts
+from pipeline.config import Settings
+from pipeline.evaluate import baseline_scores, evaluate
 
 N, K = 60, 3
 PLANTED = np.arange(N) % K
@@ -82,3 +86,19 @@ def test_the_best_baseline_is_in_the_sentence(capsys):
     assert "NMI 0.320 is above the best baseline, spectral nn all with 0.310" in told(capsys, found, {}, 0.32).out
     assert "NMI 0.305 is not above the best baseline, spectral nn all" in told(capsys, found, {}, 0.305).out
     assert "no baseline to compare with" in told(capsys, {}, {"gcca": "too few"}, 0.32).out
+
+
+def test_of_very_many_clips_the_baselines_are_of_a_sample(tmp_path, views, labels_true, monkeypatch, capsys):
+    settings = Settings(out=tmp_path)
+    ids = list(views.clip_ids)
+    write_assignments(tmp_path / ASSIGNMENTS, ((i, k, 1.0, 1.0) for i, k in zip(ids, PLANTED, strict=True)))
+    write_restarts(tmp_path, ids, np.stack([PLANTED, np.zeros(N, int)]))
+    record = {"inputs": "x", "n_clusters": K, "views_digest": views.digest()}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    monkeypatch.setattr(module, "MOST_BASELINE_CLIPS", 40)
+    metrics = evaluate(settings, views, labels_true)
+    assert (metrics["n_scored"], metrics["n_baseline_clips"], metrics["n_restarts"]) == (N, 40, 2)
+    assert metrics["scores"]["acc"] == 1  # of all
+    assert metrics["restarts"]["acc"] == pytest.approx({"mean": 2 / 3, "sd": 1 / 3})
+    assert metrics["baselines"]["k-means all"]["nmi"]["mean"] > 0.95
+    assert "the baselines are of 40 of these clips, drawn at random" in capsys.readouterr().out

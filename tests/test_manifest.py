@@ -143,10 +143,10 @@ def test_labels_are_sorted_and_left_as_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", r":0: expected the header clip_id,label, got ''"),
-        (b"id,label\na,1\n", r":1: expected the header clip_id,label, got 'id,label'"),
-        (b"clip_id,label\na,1\nb\n", r":3: expected clip_id and label, got 1 cells"),
-        (b"clip_id,label\na,1\na,2\n", r":3: clip id 'a' has a label already"),
+        (b"", r": line 1: expected the header clip_id,label, got ''"),
+        (b"id,label\na,1\n", r": line 1: expected the header clip_id,label, got 'id,label'"),
+        (b"clip_id,label\na,1\nb\n", r": line 3: expected clip_id and label, got 1 cells"),
+        (b"clip_id,label\na,1\na,2\n", r": line 3: clip id 'a' has a label already"),
         (b'clip_id,label\na,"1\n', r": line 2: unexpected end of data"),
         (b"clip_id,label\na,\xff\n", r": expected UTF-8 \(.*0xff"),
     ],

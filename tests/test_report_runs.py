@@ -8,6 +8,7 @@ import pytest
 from report_factory import planted, views_run, write_views
 
 from pipeline.errors import PipelineError
+from pipeline.report import run as run_module
 from pipeline.report.contents import gather
 from pipeline.report.html import script_json
 from pipeline.report.run import read_run
@@ -46,6 +47,28 @@ def test_a_run_on_arrays_alone_has_a_page_without_media_and_words(views_alone):
     assert found.silhouette["all"] > 0.5
     assert [warning for warning in found.headline.warnings if "media" in warning] == []
     assert found.commands[-2].startswith("python -m pipeline train --config ")
+    json.loads(script_json(found))
+
+
+def test_of_very_many_clips_a_sample_is_shown_and_the_figures_are_of_all(views_alone, monkeypatch):
+    whole = gather(views_alone)
+    monkeypatch.setattr(run_module, "MOST_SHOWN", 12)
+    monkeypatch.setattr(run_module, "LEAST_OF_EACH", 2)
+    found = gather(views_alone)
+    assert len(found.clips.clip_id) == len(found.maps[0].x) == 12
+    assert [(c.cluster, c.size) for c in found.clusters] == [(c.cluster, c.size) for c in whole.clusters]
+    assert sum(c.n_shown for c in found.clusters) == 12
+    assert all(2 <= c.n_shown < c.size for c in found.clusters)
+    for name in ("n_clips", "n_clusters_used", "confidence", "agreement", "n_unsure"):
+        assert getattr(found.headline, name) == getattr(whole.headline, name)
+    assert (found.scores, found.n_scored) == (whole.scores, N)
+    row = found.clips.clip_id.index(found.clips.clip_id[5])
+    at = whole.clips.clip_id.index(found.clips.clip_id[5])
+    for column in ("cluster", "confidence", "label"):
+        assert getattr(found.clips, column)[row] == getattr(whole.clips, column)[at]
+    assert found.clips.by_modality["text"][row] == whole.clips.by_modality["text"][at]
+    told = "12 of 30 clips are shown, drawn at random with 2 or more of each cluster where it has them: the scores"
+    assert any(warning.startswith(told) for warning in found.headline.warnings)
     json.loads(script_json(found))
 
 

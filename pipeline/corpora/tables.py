@@ -279,10 +279,11 @@ def parse_rows(text: str) -> list[tuple[int, list[str]]]:
     Raises:
         ValueError: it is not CSV; says on which line.
     """
-    return list(_parsed(split_lines(text)))
+    return list(iter_rows(split_lines(text)))
 
 
-def _parsed(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+def iter_rows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """The same of lines with their ends, a row at a time."""
     reader = csv.reader(lines, strict=True)
     while True:
         # Set and set back around each row, as whoever takes the rows may read other tables in between.
@@ -311,7 +312,7 @@ def read_records(path: Path) -> list[dict[str, str]]:
 def iter_records(path: Path) -> Iterator[dict[str, str]]:
     """The same, a row at a time in memory."""
     with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = _parsed(file)
+        rows = iter_rows(file)
         _, columns = next(rows, (0, []))
         for line, cells in rows:
             if len(cells) != len(columns):
