@@ -254,12 +254,15 @@ class PretrainSettings(Section):
         "auto", description="what a clip is told apart from; auto is same_video where videos have several clips"
     )
     another_recording: bool = Field(True, description="let each sound come by another microphone each time")
+    max_clips: int | None = Field(
+        20_000, ge=2, description="clips of a larger corpus that are drawn to train and test on; null is all"
+    )
     frames_per_clip: int = Field(8, ge=1, description="frames whose feature maps are kept; one is drawn each epoch")
     held_out: float = Field(0.2, gt=0, lt=1, description="share of the clips, by video, that recall is measured on")
     patience: int | None = Field(10, ge=1, description="epochs without a better held-out recall before it stops")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto is bf16 where the processor has it")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto is CUDA where there is one")
-    seed: int = Field(0, ge=0, description="of initial weights, split, order and frames")
+    seed: int = Field(0, ge=0, description="of the draw of clips, initial weights, split, order and frames")
 
 
 class ReduceSettings(Section):

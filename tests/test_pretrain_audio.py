@@ -27,6 +27,7 @@ from pipeline.config import load_settings
 from pipeline.encoders import precision_for
 from pipeline.errors import PipelineError
 from pipeline.manifest import read_labels
+from pipeline.store import EmbeddingStore
 
 SMALL = (
     *SMALL_ENCODERS,
@@ -280,6 +281,18 @@ def test_too_few_clips_are_refused_with_a_way_out(command, tmp_path):
     told = " ".join(said.err.split())
     assert "3 clips of 3 videos are too few" in told
     assert "--set extract.audio.backbone=audio/logmel_stats" in told
+
+
+def test_of_a_larger_corpus_so_many_clips_are_drawn_and_no_others_read(command, tmp_path):
+    root = write_folder_corpus(tmp_path / "more", 12)
+    said = command("pretrain-audio", "pretrain.max_clips=8", "pretrain.epochs=1", root=root)
+    assert said.code == 0, said
+    assert "8 of 12 clips, drawn at random (pretrain.max_clips)" in said.out
+    assert "8 clips of 8 videos with picture and sound: 6 to train on, 2 held out" in said.out
+    (store,) = (tmp_path / "work" / "pretrain" / "inputs" / "audio").iterdir()
+    assert sum(1 for _ in EmbeddingStore(store).done()) == 8
+    (weights,) = weights_in(tmp_path / "work")
+    assert json.loads(weights.with_suffix(".json").read_text())["settings"]["max_clips"] == 8
 
 
 def test_the_way_out_works(command, tmp_path):

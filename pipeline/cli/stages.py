@@ -41,12 +41,12 @@ def transcribe(session: Session, settings: Settings, *, every_clip: bool, retry_
 
 def pretrain_audio(session: Session, settings: Settings) -> Path:
     """Returns the weights file."""
-    from pipeline.prepare import manifest_of
+    from pipeline.manifest import manifest_in
     from pipeline.pretrain_audio import pretrain_audio
 
     with session.doing("pretrain-audio"):
         session.hold(settings.work)
-        return pretrain_audio(settings, *manifest_of(settings))
+        return pretrain_audio(settings, *manifest_in(settings.work))
 
 
 def pretrain_audio_if_wanted(session: Session, settings: Settings, only: list[str] | None) -> None:

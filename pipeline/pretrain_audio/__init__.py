@@ -6,7 +6,7 @@ comes out; the training itself is `extractors.pretraining`.
 
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,11 @@ MAX_HELD_OUT = 250  # pairs; comparing each with each grows with the square
 _CHECKPOINT = "checkpoint.pt"
 
 
-def pretrain_audio(settings: Settings, manifest: Sequence[CorpusClip], root: Path) -> Path:
+def pretrain_audio(settings: Settings, manifest: Iterable[CorpusClip], root: Path) -> Path:
     """Trains `extract.audio.backbone`, or does nothing where these settings' weights are here already.
 
     Args:
-        manifest: the corpus' clips, in order.
+        manifest: the corpus' clips, in order; gone through twice.
         root: folder their media paths are relative to.
     Returns:
         the weights file: what `extract.audio.weights: self` stands for.
@@ -121,7 +121,7 @@ def _open(
     trained: NDArray[np.int64],
     held_out: NDArray[np.int64],
 ) -> Pretraining:
-    arguments = settings.model_dump(exclude={"frames_per_clip", "held_out", "precision", "device"})
+    arguments = settings.model_dump(exclude={"max_clips", "frames_per_clip", "held_out", "precision", "device"})
     try:
         device = resolve_device(settings.device)
         run = Pretraining(

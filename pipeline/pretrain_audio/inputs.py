@@ -7,7 +7,7 @@ The stage `extract` makes both: each file is read once, a clip that fails is a r
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from extractors.pretraining.inputs import LogMels
 from extractors.pretraining.pairs import Pairs
 from extractors.visual_frames import FrameMaps, MappedFrameExtractor
-from pipeline.config import Settings, VisualSettings
+from pipeline.config import PretrainSettings, Settings, VisualSettings
 from pipeline.console import say
 from pipeline.corpora.base import CorpusClip
 from pipeline.encoders import build, recipe_of, request_of
@@ -43,8 +43,11 @@ class Inputs(NamedTuple):
     image: dict[str, Any]
 
 
-def gather(settings: Settings, manifest: Sequence[CorpusClip], root: Path) -> Inputs:
+def gather(settings: Settings, manifest: Iterable[CorpusClip], root: Path) -> Inputs:
     """Makes what is missing and reads all of it; clips that lack a picture or a sound are told and left out.
+
+    Of more than `pretrain.max_clips` so many are drawn at random: what an encoder learns of more is not worth a second
+    reading of every clip, and what is held grows with them.
 
     Raises:
         PipelineError: the image encoder cannot be loaded or gives no map, or the workdir cannot be written.
@@ -56,7 +59,8 @@ def gather(settings: Settings, manifest: Sequence[CorpusClip], root: Path) -> In
             "extract.visual.backbone, or take sound that needs no training, extract.audio.backbone=audio/logmel_stats"
         )
     visual = visual.in_torch().model_copy(update={"frames_per_clip": settings.pretrain.frames_per_clip, "fps": None})
-    clips = [to_clip(clip, root) for clip in manifest]
+    drawn = _drawn(manifest, settings.pretrain)
+    clips = [to_clip(clip, root) for clip in drawn]
     folder = settings.work / "pretrain" / "inputs"
     with Ledger(lambda: clips, ("visual", "audio")) as ledger:
         maps, mels = jobs = _maps(folder, visual, ledger), _log_mels(folder, ledger)
@@ -71,7 +75,17 @@ def gather(settings: Settings, manifest: Sequence[CorpusClip], root: Path) -> In
                 say(f"pretrain-audio: {job.n_failed} clips without {job.modality}: see {where}")
                 say(f"  e.g. {first.clip_id}: {first.message}")
     sources = {job.modality: sources_of(clips, job.modality, job.store.done()) for job in jobs}
-    return _read(maps.store, mels.store, sources, manifest)
+    return _read(maps.store, mels.store, sources, drawn)
+
+
+def _drawn(manifest: Iterable[CorpusClip], settings: PretrainSettings) -> list[CorpusClip]:
+    n_clips, most = sum(1 for _ in manifest), settings.max_clips
+    if most is None or n_clips <= most:
+        return list(manifest)
+    say(f"pretrain-audio: {most} of {n_clips} clips, drawn at random (pretrain.max_clips)")
+    kept = np.zeros(n_clips, dtype=bool)
+    kept[np.random.default_rng(settings.seed).choice(n_clips, most, replace=False)] = True
+    return [clip for clip, chosen in zip(manifest, kept, strict=True) if chosen]
 
 
 def _maps(folder: Path, visual: VisualSettings, ledger: Ledger) -> Job:
@@ -101,8 +115,7 @@ def _read(
     sources: Mapping[str, Mapping[str, str]],
     manifest: Sequence[CorpusClip],
 ) -> Inputs:
-    kept_mels = mels.iter_sequences(sources["audio"])  # float16: right to 0.03 dB
-    log_mels = {name: np.ascontiguousarray(rows.T, dtype=np.float32) for name, rows in kept_mels}
+    log_mels = _log_mels_of(mels, sources["audio"])
     with_map = {clip_id for clip_id, source in maps.done() if sources["visual"].get(clip_id) == source}
     kept = [clip for clip in manifest if clip.clip_id in log_mels and clip.clip_id in with_map]
     if not kept:
@@ -111,6 +124,20 @@ def _read(
     videos = [clip.video or clip.media for clip in kept]
     pairs = Pairs(_stacked(maps, sources["visual"], ids), [log_mels[clip_id] for clip_id in ids], videos)
     return Inputs(pairs, ids, dict(maps.recipe))
+
+
+def _log_mels_of(store: EmbeddingStore, sources: Mapping[str, str]) -> dict[str, NDArray[np.float32]]:
+    """clip_id -> (40, T), in a file as the maps are. Kept as float16: right to 0.03 dB."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    with tempfile.TemporaryFile(dir=store.folder) as file:
+        for clip_id, rows in store.iter_sequences(sources):  # (T, 40)
+            log_mel = np.ascontiguousarray(rows.T, dtype=np.float32)
+            file.write(log_mel.data)
+            shapes[clip_id] = log_mel.shape
+        file.flush()
+        whole = np.memmap(file, dtype=np.float32, mode="r") if shapes else np.empty(0, np.float32)
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])
+    return {i: whole[end - np.prod(s) : end].reshape(s) for (i, s), end in zip(shapes.items(), ends, strict=True)}
 
 
 def _stacked(store: EmbeddingStore, sources: Mapping[str, str], ids: Sequence[str]) -> NDArray[np.float16]:
