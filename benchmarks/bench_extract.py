@@ -260,7 +260,7 @@ def _stage(
             started = time.perf_counter()
             run_jobs(jobs, ledger, ExtractSettings(), readers)
             seconds = time.perf_counter() - started
-        failed = [failure for job in jobs for failure in job.store.failures().values()]
+        failed = [failure for job in jobs for failure in job.store.failed.read().values()]
         if failed:
             raise RuntimeError(f"{len(failed)} clips failed, e.g. {failed[0]}")
         return seconds, first[0], {job.modality: job.store.read() for job in jobs}

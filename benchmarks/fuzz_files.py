@@ -109,7 +109,7 @@ def _stores(root: Path) -> object:
     manifest, media = manifest_of(settings)
     stores = stores_of(settings, [to_clip(clip, media) for clip in manifest], "fuzz")
     for store, stamps in stores.values():
-        store.failures()
+        store.failed.read()
         list(store.iter_sequences(stamps))
     return {modality: store.read(stamps) for modality, (store, stamps) in stores.items()}
 

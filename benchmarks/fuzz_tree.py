@@ -23,6 +23,7 @@ from pipeline.console import Output, output
 from pipeline.encoders import request_of
 from pipeline.evaluate import evaluate, labels_of
 from pipeline.export import export
+from pipeline.failures import Failure
 from pipeline.ingest import ingest
 from pipeline.manifest import to_clip
 from pipeline.prepare import manifest_of, prepare
@@ -30,7 +31,7 @@ from pipeline.pretrain_audio.record import write_weights
 from pipeline.provenance import LIBRARIES, versions
 from pipeline.reduce import reduce, views_of
 from pipeline.sources import source_of
-from pipeline.store import EmbeddingStore, Failure
+from pipeline.store import EmbeddingStore
 
 N_CLIPS, DIM = 12, 6
 WORDS = ("I loved it", 'it was "awful", truly', "well; that happened", "not bad, née", "喜欢", "what a waste")
@@ -174,7 +175,7 @@ def _write_features(settings: Settings) -> None:
             embeddings.append(Embedding(clip.clip_id, steps.mean(axis=0), len(steps), sequence=steps))
         store.write_part(embeddings, sources)
         lost = [Failure(c.clip_id, "read", "undecodable", "v.mp4: damaged", sources[c.clip_id]) for c in clips[-1:]]
-        store.write_failures(lost if modality == "audio" else ())
+        store.failed.write(lost if modality == "audio" else ())
 
 
 @cache

@@ -22,18 +22,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.arrow import PARQUET
+from pipeline.failures import FAILED_PARTS, FAILED_SCHEMA
 from pipeline.files import whole_file
 from pipeline.joins import Rows, newest_failures, superseded
 from pipeline.storage import listed
-from pipeline.store import (
-    FAILED_PARTS,
-    FAILED_SCHEMA,
-    PARQUET,
-    Compaction,
-    EmbeddingStore,
-    end_compaction,
-    write_compaction,
-)
+from pipeline.store import Compaction, EmbeddingStore, end_compaction, write_compaction
 
 PART_BYTES = 256 << 20  # of a large part: a few seconds to read, and what a machine of any size can hold
 _GROUP_BYTES = 16 << 20  # of a row group, before compression: what a reader holds at a time
@@ -154,7 +148,7 @@ def _join_failures(store: EmbeddingStore) -> None:
         return
     path = store.folder / f"failed-{uuid.uuid4().hex}.parquet"
     with whole_file(path) as file, pq.ParquetWriter(file, FAILED_SCHEMA, **PARQUET) as writer:
-        for batch in newest_failures(store.iter_failed(parts)):
+        for batch in newest_failures(store.failed.stream(parts)):
             writer.write_batch(batch)
     for part in parts:
         part.unlink(missing_ok=True)

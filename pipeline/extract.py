@@ -20,11 +20,12 @@ from pipeline.engines.jobs import Job
 from pipeline.engines.local import run_jobs
 from pipeline.engines.on_ray import run_on_ray
 from pipeline.errors import PipelineError
+from pipeline.failures import Failure
 from pipeline.features import exact_store
 from pipeline.ledger import Ledger
 from pipeline.manifest import to_clip
 from pipeline.readers import Readers
-from pipeline.store import EmbeddingStore, Failure
+from pipeline.store import EmbeddingStore
 
 
 def extract(
@@ -137,7 +138,7 @@ def fold_failures(job: Job, ledger: Ledger) -> Failed:
                 firsts.append(failure)
             yield failure
 
-    job.store.write_failures(counted())
+    job.store.failed.write(counted())
     return Failed(causes, next(iter(firsts), None))
 
 

@@ -1,30 +1,25 @@
 """Which row of a store belongs to which clip: joins over clip ids, for corpora that no list and no dict should hold.
 
-DuckDB does them, streaming in and out and using the disk beyond MEMORY: 10 million clips take 1.2 GB resident, where
-Arrow's own hash join takes 5.5 GB (docs/decisions.md). What it reads are Arrow batches, so that any place that
-`pipeline/storage.py` knows will do.
+DuckDB does them (duck.py). What it reads are Arrow batches, so that any place that `pipeline/storage.py` knows will do.
 """
 
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.arrow import integers, strings
+from pipeline.duck import BATCH, Engine
 from pipeline.errors import PipelineError
+from pipeline.failures import FAILED_SCHEMA, FAILURE_COLUMNS, FailureLog
 from pipeline.sources import UNREADABLE
-from pipeline.store import FAILED_SCHEMA, FAILURE_COLUMNS, EmbeddingStore
+from pipeline.store import EmbeddingStore
 
-MEMORY = "768MB"  # what DuckDB may hold; the rest goes to the system's folder for temporary files
-THREADS = 4  # at most, as each wants memory of its own: with 64 of them a join of 8 million clips does not fit into it
-BATCH = 65_536  # rows a batch
 NUMBERS_A_BLOCK = 1 << 22  # of vectors: 16 MB
-_KEYS = pa.schema([("place", pa.int64()), ("clip_id", pa.string()), ("source", pa.string())])
+KEYS = pa.schema([("place", pa.int64()), ("clip_id", pa.string()), ("source", pa.string())])
 _NUMBERED_FAILURES = pa.schema([("place", pa.int64()), *FAILED_SCHEMA])
 ANY_STAMP = UNREADABLE  # of a clip whose newest row will do, whatever it was made from
 # A file that is gone keeps what was made from it, as `sources_of` says.
@@ -35,91 +30,14 @@ _SAME = (
 Rows = NDArray[np.int64]
 
 
-class _Engine:
-    """A DuckDB in a folder of its own, which goes with it."""
+class Store(Protocol):
+    """What clips are accounted for against: where something is kept of each, or why there is nothing."""
 
-    def __init__(self) -> None:
-        import duckdb  # only now: a tenth of a second
+    @property
+    def failed(self) -> FailureLog: ...
 
-        self._folder = tempfile.TemporaryDirectory(prefix="joins-", ignore_cleanup_errors=True)
-        config: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": MEMORY,
-            "threads": min(THREADS, os.cpu_count() or 1),
-            "preserve_insertion_order": False,
-        }
-        try:
-            self._connection = duckdb.connect(str(Path(self._folder.name) / "joins.duckdb"), config=config)
-        except duckdb.Error as error:
-            self._folder.cleanup()
-            raise _refused(error) from None
-        self._failed: BaseException | None = None
-
-    def __enter__(self) -> "_Engine":
-        return self
-
-    def __exit__(self, *of_an_error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._connection.close()
-        self._folder.cleanup()
-
-    def run(self, query: str, **streams: tuple[pa.Schema, Iterable[pa.RecordBatch]]) -> None:
-        """Runs a query to its end. Streams are tables by name, each read once.
-
-        Raises:
-            PipelineError: what a stream raises; or that the disk for temporary files is full.
-        """
-        import duckdb
-
-        self._failed = None
-        for name, (schema, batches) in streams.items():
-            self._connection.register(name, pa.RecordBatchReader.from_batches(schema, self._watched(batches)))
-        try:
-            self._connection.execute(query).fetchall()
-        except duckdb.Error as error:
-            if self._failed:
-                raise self._failed from None
-            raise _refused(error) from None
-        finally:
-            for name in streams:
-                self._connection.unregister(name)
-
-    def one(self, query: str) -> tuple[int, ...]:
-        """The only row that a query gives."""
-        import duckdb
-
-        try:
-            (found,) = self._connection.execute(query).fetchall()
-        except duckdb.Error as error:
-            raise _refused(error) from None
-        return tuple(found)
-
-    def stream(self, query: str) -> Iterator[pa.RecordBatch]:
-        """What a query gives, a batch at a time; others may run meanwhile."""
-        import duckdb
-
-        cursor = self._connection.cursor()
-        try:
-            yield from cursor.sql(query).to_arrow_reader(BATCH)
-        except duckdb.Error as error:
-            raise _refused(error) from None
-        finally:
-            cursor.close()
-
-    def _watched(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """The same; DuckDB tells of an error in words only, so it is kept."""
-        try:
-            yield from batches
-        except GeneratorExit:  # DuckDB has seen enough
-            raise
-        except BaseException as error:
-            self._failed = error
-            raise
-
-
-def _refused(error: Exception) -> PipelineError:
-    return PipelineError(f"cannot join clips by DuckDB: {error}; free some space, or set TMPDIR to a folder with more")
+    def iter_done(self) -> Iterable[pa.RecordBatch]:
+        """place, clip_id, source of what is kept, as EmbeddingStore's."""
 
 
 class ClipTable:
@@ -134,7 +52,7 @@ class ClipTable:
             PipelineError: two clips with one id.
         """
         self.modalities = tuple(modalities)
-        self._engine = _Engine()
+        self._engine = Engine()
         try:
             stamps = ", ".join(f"stamp_{index}" for index in range(len(self.modalities)))
             self._engine.run(
@@ -164,7 +82,7 @@ class ClipTable:
                 )
 
     def account(
-        self, modality: str, store: EmbeddingStore | None, *, retry_failed: bool = False, trust_old: bool = False
+        self, modality: str, store: Store | None, *, retry_failed: bool = False, trust_old: bool = False
     ) -> tuple[int, int]:
         """Finds the clips that a store lacks, for `pending`, and of those the ones that failed, for `failures`.
 
@@ -180,7 +98,7 @@ class ClipTable:
         self._engine.run(
             f"""CREATE OR REPLACE TABLE pending_{index} AS SELECT row, clip_id, {stamp} AS stamp FROM clips
             ANTI JOIN keys ON {_SAME.format(stamp=stamp)}""",  # noqa: S608 - names of our own
-            keys=(_KEYS, store.iter_done() if store else ()),
+            keys=(KEYS, store.iter_done() if store else ()),
         )
         columns = ", ".join(f"failed.{name}" for name in FAILURE_COLUMNS)
         self._engine.run(
@@ -188,7 +106,7 @@ class ClipTable:
             JOIN pending_{index} AS undone ON undone.clip_id = failed.clip_id
             AND (undone.stamp = failed.source{f" OR starts_with(undone.stamp, '{UNREADABLE}')" if trust_old else ""})
             QUALIFY row_number() OVER (PARTITION BY failed.clip_id ORDER BY place DESC) = 1""",  # noqa: S608
-            failed=(_NUMBERED_FAILURES, _numbered(store.iter_failed() if store and not retry_failed else ())),
+            failed=(_NUMBERED_FAILURES, _numbered(store.failed.stream() if store and not retry_failed else ())),
         )
         self._engine.run(
             f"DELETE FROM pending_{index} WHERE clip_id IN (SELECT clip_id FROM failed_{index})"  # noqa: S608
@@ -229,7 +147,7 @@ class ClipTable:
             f"""CREATE OR REPLACE TABLE located_{index} AS
             SELECT row, max(place) AS place, arg_max(source, place) AS source FROM clips
             JOIN keys ON {_SAME.format(stamp=f"stamp_{index}")} GROUP BY row""",  # noqa: S608
-            keys=(_KEYS, store.iter_done()),
+            keys=(KEYS, store.iter_done()),
         )
         return Located(self._engine, f"located_{index}", store)
 
@@ -247,7 +165,7 @@ class ClipTable:
 class Located:
     """Which row of a store is whose, of the clips that have one."""
 
-    def __init__(self, engine: _Engine, table: str, store: EmbeddingStore) -> None:
+    def __init__(self, engine: Engine, table: str, store: EmbeddingStore) -> None:
         self._engine = engine
         self._table = table
         self.store = store
@@ -308,10 +226,10 @@ def _joined(blocks: Sequence[tuple[Rows, NDArray[np.float32]]]) -> tuple[Rows, N
 
 def all_clip_ids(stores: Iterable[EmbeddingStore]) -> Iterator[str]:
     """Every clip that a store has, once, in the order of the ids."""
-    with _Engine() as engine:
+    with Engine() as engine:
         engine.run("CREATE TABLE found (clip_id VARCHAR)")
         for store in stores:
-            engine.run("INSERT INTO found SELECT clip_id FROM keys", keys=(_KEYS, store.iter_done()))
+            engine.run("INSERT INTO found SELECT clip_id FROM keys", keys=(KEYS, store.iter_done()))
         for batch in engine.stream("SELECT DISTINCT clip_id FROM found ORDER BY clip_id"):
             yield from batch["clip_id"].to_pylist()
 
@@ -329,7 +247,7 @@ def later_twins(ids: Iterable[tuple[int, str]]) -> Iterator[tuple[int, int]]:
             rows, names = zip(*some, strict=True)
             yield pa.RecordBatch.from_arrays([integers(np.array(rows, np.int64)), strings(names)], schema=schema)
 
-    with _Engine() as engine:
+    with Engine() as engine:
         engine.run(
             """CREATE TABLE later AS SELECT row, min(row) OVER (PARTITION BY id) AS first FROM ids
             QUALIFY row > first""",
@@ -341,11 +259,11 @@ def later_twins(ids: Iterable[tuple[int, str]]) -> Iterator[tuple[int, int]]:
 
 def superseded(store: EmbeddingStore) -> Iterator[Rows]:
     """Places of the rows that have a newer one of the same clip, ascending, a batch at a time."""
-    with _Engine() as engine:
+    with Engine() as engine:
         engine.run(
             """CREATE TABLE old AS SELECT place FROM keys
             QUALIFY row_number() OVER (PARTITION BY clip_id ORDER BY place DESC) > 1""",
-            keys=(_KEYS, store.iter_done()),
+            keys=(KEYS, store.iter_done()),
         )
         for batch in engine.stream("SELECT place FROM old ORDER BY place"):
             yield batch["place"].to_numpy()
@@ -354,7 +272,7 @@ def superseded(store: EmbeddingStore) -> Iterator[Rows]:
 def newest_failures(failed: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Of each clip the failure that came last."""
     columns = ", ".join(FAILURE_COLUMNS)
-    with _Engine() as engine:
+    with Engine() as engine:
         engine.run(
             """CREATE TABLE newest AS SELECT * FROM failed
             QUALIFY row_number() OVER (PARTITION BY clip_id ORDER BY place DESC) = 1""",

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from extractors.clip import Clip
 from pipeline.errors import PipelineError
-from pipeline.joins import ClipTable
+from pipeline.failures import Failure
+from pipeline.joins import ClipTable, Store
 from pipeline.sources import stamps_of
-from pipeline.store import EmbeddingStore, Failure
 
 Clips = Callable[[], Iterable[Clip]]  # the corpus in its order, anew each time it is called
 Stamps = dict[str, str]  # modality -> stamp of what there is to embed (pipeline/sources.py)
@@ -35,7 +35,7 @@ class Ledger:
         self._table.close()
 
     def account(
-        self, modality: str, store: EmbeddingStore | None, *, retry_failed: bool = False, trust_old: bool = False
+        self, modality: str, store: Store | None, *, retry_failed: bool = False, trust_old: bool = False
     ) -> tuple[int, int]:
         """Looks through a store, for `pending` and `failures` to tell of.
 

@@ -4,8 +4,7 @@
         recipe.json           what made these embeddings; the fingerprint is its hash
         part-<hash>.parquet   clip_id, source, embedding (fixed-size list of float32), n_units
                               and, under a recipe with keep_sequence, sequence: a list of such of float16, one a step
-        failures.csv          clip_id, stage, cause, message, source
-        failed-<hash>.parquet the same columns: failures that were added and not yet folded into failures.csv
+        failures.csv, failed-<hash>.parquet    the clips that have none: see failures.py
         made_with.json        on what they were computed, in what batches: a list, as several runs may have part in it
         compaction.json       only while `pipeline/compact.py` is at work: which parts stand for which
 
@@ -15,54 +14,34 @@ The folder may lie in an object store (see `pipeline/storage.py`).
 whose file or words have changed counts as not done, and its old row is not read. A part is named by the clips it
 holds, so that a chunk made again after a crash replaces itself. Of a clip that is here twice the newest row counts.
 
-What works on millions of clips takes them as a stream (`iter_done`, `iter_failed`, `batches`; pipeline/joins.py); what
-gives a list or a dict (`done`, `read`, `failures`) holds all of it in memory.
+What works on millions of clips takes them as a stream (`iter_done`, `failed.stream`, `batches`; pipeline/joins.py);
+what gives a list or a dict (`done`, `read`, `failed.read`) holds all of it in memory.
 """
 
-import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
-from itertools import chain, islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import StringConstraints
 
 from extractors.base import Embedding
-from pipeline.arrow import integers, strings
-from pipeline.corpora.tables import iter_records, table_chunks
+from pipeline.arrow import are_strings, as_parquet, integers, row_groups
 from pipeline.errors import PipelineError
-from pipeline.files import write_atomic, write_chunks
+from pipeline.failures import FailureLog
+from pipeline.files import write_atomic
 from pipeline.provenance import stable_hash
 from pipeline.records import Shape, Store, read_record
 from pipeline.storage import listed
 
-PARTS, FAILED_PARTS = "part-*.parquet", "failed-*.parquet"
+PARTS = "part-*.parquet"
 COMPACTION = "compaction.json"
-_FAILURES, _MADE_WITH = "failures.csv", "made_with.json"
-FAILURE_COLUMNS = ("clip_id", "stage", "cause", "message", "source")
-FAILURES_A_BATCH = 10_000
-FAILED_SCHEMA = pa.schema([(name, pa.string()) for name in FAILURE_COLUMNS])
-# Vectors hardly repeat a number: a dictionary of them is space spent.
-PARQUET = {"compression": "zstd", "use_dictionary": False}
+_MADE_WITH = "made_with.json"
 _HALF_MAX = float(np.finfo(np.float16).max)  # 65504
 Steps = NDArray[np.float16] | NDArray[np.float32]  # (T, D), as `as_float16` gives them
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A clip that has no embedding in one modality, and why. `source` is what was tried."""
-
-    clip_id: str
-    stage: str
-    cause: str
-    message: str
-    source: str
 
 
 class EmbeddingStore:
@@ -71,6 +50,7 @@ class EmbeddingStore:
     def __init__(self, folder: Path, recipe: Mapping[str, Any]) -> None:
         self.folder = folder
         self.recipe = recipe
+        self.failed = FailureLog(folder)
         self.fingerprint = folder.name
         self.keeps_sequences = bool(recipe.get("keep_sequence"))
 
@@ -156,54 +136,6 @@ class EmbeddingStore:
         vectors: NDArray[np.float32] = column.flatten().to_numpy().reshape(len(table), int(self.recipe["dim"]))
         return vectors
 
-    def failures(self) -> dict[str, Failure]:
-        """The clips that failed, by clip_id; all of them in memory."""
-        found = (
-            zip(*(batch[name].to_pylist() for name in FAILURE_COLUMNS), strict=True) for batch in self.iter_failed()
-        )
-        return {row[0]: Failure(*row) for rows in found for row in rows}
-
-    def iter_failed(self, files: Sequence[Path] | None = None) -> Iterator[pa.RecordBatch]:
-        """The failures as a stream of FAILURE_COLUMNS, the newest of a clip last.
-
-        Args:
-            files: these alone; None takes all.
-        Raises:
-            PipelineError: a file that cannot be read; says which, and what to do.
-        """
-        for path in listed(self.folder, "fail*") if files is None else files:
-            if path.name == _FAILURES:
-                yield from _read_failures(path)
-            elif path.suffix == ".parquet":
-                for table in _row_groups(path, FAILURE_COLUMNS, _are_strings):
-                    yield from table.combine_chunks().to_batches()
-
-    def add_failures(self, failures: Iterable[Failure]) -> None:
-        """Appends failures as a part of their own, so that the millionth costs what the first did.
-
-        `write_failures` and `compact` fold such parts together. The same failures added again replace themselves.
-        """
-        rows = [astuple(failure) for failure in failures]
-        if rows:
-            path = self.folder / f"failed-{stable_hash(rows, 20)}.parquet"
-            write_atomic(path, _as_parquet(pa.Table.from_batches([_failure_batch(rows)])))
-
-    def write_failures(self, failures: Iterable[Failure]) -> None:
-        """Replaces failures.csv, and whatever was added, by these rows; none leaves no file.
-
-        Args:
-            failures: may be a stream, as long as it is not of what is replaced.
-        """
-        rows = (astuple(failure) for failure in failures)
-        path = self.folder / _FAILURES
-        first = next(rows, None)
-        if first is None:
-            path.unlink(missing_ok=True)
-        else:
-            write_chunks(path, table_chunks(FAILURE_COLUMNS, chain([first], rows)))
-        for part in listed(self.folder, FAILED_PARTS):
-            part.unlink(missing_ok=True)
-
     def made_with(self) -> list[dict[str, Any]]:
         """What `add_made_with` was told, each once; [] of a store from before it was kept, or where it is not whole."""
         try:
@@ -263,7 +195,7 @@ class EmbeddingStore:
             columns["sequence"] = sequences
         rows = list(zip(clip_ids, sources, strict=True))
         path = self.folder / f"part-{stable_hash(rows, 20)}.parquet"
-        write_atomic(path, _as_parquet(pa.table(columns)))
+        write_atomic(path, as_parquet(pa.table(columns)))
         return path
 
     def read(self, sources: Mapping[str, str] | None = None) -> dict[str, NDArray[np.float32]]:
@@ -374,26 +306,6 @@ def end_compaction(folder: Path) -> None:
         (folder / COMPACTION).unlink(missing_ok=True)
 
 
-def _as_parquet(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, **PARQUET)
-    return buffer.getvalue()
-
-
-def _failure_batch(rows: Sequence[tuple[str, ...]]) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([strings(column) for column in zip(*rows, strict=True)], schema=FAILED_SCHEMA)
-
-
-def _read_failures(path: Path) -> Iterator[pa.RecordBatch]:
-    try:
-        records = iter_records(path)
-        while some := [Failure(**record) for record in islice(records, FAILURES_A_BATCH)]:
-            yield _failure_batch([astuple(failure) for failure in some])
-    except (OSError, ValueError, TypeError) as error:  # of Failure: other columns
-        told = str(error) if isinstance(error, (OSError, ValueError)) else f"expected {', '.join(FAILURE_COLUMNS)}"
-        raise PipelineError(f"cannot read {path} ({told}); delete it to try again") from None
-
-
 def _sequences_column(embeddings: Iterable[Embedding], dim: int) -> pa.Array:
     sequences = []
     for embedding in embeddings:
@@ -428,7 +340,7 @@ def _read_recipe(path: Path) -> dict[str, Any]:
 def _is_as_written(name: str, column: pa.ChunkedArray, dim: int) -> bool:
     """Whether a column is of the type that `write_part` gives it, without gaps and with finite numbers."""
     if name in ("clip_id", "source"):
-        return _are_strings(name, column)
+        return are_strings(name, column)
     if name == "n_units":
         return bool(column.type == pa.int32() and not column.null_count)
     steps = [pa.list_(kind(), dim) for kind in (pa.float32, pa.float16)]
@@ -444,33 +356,8 @@ def _is_as_written(name: str, column: pa.ChunkedArray, dim: int) -> bool:
     return True
 
 
-def _are_strings(name: str, column: pa.ChunkedArray) -> bool:
-    return bool(column.type == pa.string() and not column.null_count)
-
-
 def _read_part(path: Path, columns: Sequence[str], dim: int) -> Iterator[pa.Table]:
     def as_written(name: str, column: pa.ChunkedArray) -> bool:
         return _is_as_written(name, column, dim)
 
-    return _row_groups(path, columns, as_written)
-
-
-def _row_groups(
-    path: Path, columns: Sequence[str], as_written: Callable[[str, pa.ChunkedArray], bool]
-) -> Iterator[pa.Table]:
-    """The columns of a file, a row group at a time.
-
-    Not by `pq.read_table`: that imports `pyarrow.dataset`, and pandas with it, which takes longer than all parts.
-    """
-    try:
-        with path.open("rb") as opened, pq.ParquetFile(opened) as file:
-            for group in range(file.num_row_groups):
-                # Without threads, as a part is small; and a column that is not there is left out, so `select` looks.
-                table = file.read_row_group(group, list(columns), use_threads=False).select(list(columns))
-                for name in columns:
-                    if not as_written(name, table[name]):
-                        raise ValueError(f"its column {name} is not as it was written: {table[name].type}")
-                yield table
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise PipelineError(f"cannot read {path} ({reason}); delete this file and extract again") from None
+    return row_groups(path, columns, as_written)

@@ -1,22 +1,36 @@
 """Transcripts that a model made, beside the manifest: they fill in where the corpus has no words, and are marked there.
 
-transcripts.jsonl     clip_id, text, model, source: a JSON object a line; `source` stamps the sound (sources.py)
+transcripts.jsonl           clip_id, text, model, source: a JSON object a line; `source` stamps the sound (sources.py).
+                            Lines are appended; of a clip that is there twice the last one counts
+transcripts/failures.csv    the clips that have none: see failures.py
 """
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, astuple, dataclass, fields, replace
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
+import pyarrow as pa
+
+from extractors.clip import Clip
+from pipeline.arrow import integers, strings
 from pipeline.console import say
 from pipeline.corpora.base import CorpusClip
+from pipeline.duck import BATCH, Engine
 from pipeline.errors import PipelineError
-from pipeline.files import write_atomic
+from pipeline.failures import FailureLog
+from pipeline.files import write_chunks
+from pipeline.joins import KEYS
 from pipeline.manifest import to_clip
 from pipeline.sources import source_of
 
 TRANSCRIPTS = "transcripts.jsonl"
+AnyClip = TypeVar("AnyClip", Clip, CorpusClip)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,39 +43,103 @@ class Made:
     source: str
 
 
-def read_transcripts(work: Path) -> dict[str, Made]:
-    """What was made for a workdir's clips so far: clip_id -> transcript; {} where nothing was.
+_NAMES = tuple(field.name for field in fields(Made))
+_LINES = pa.schema([("place", pa.int64()), *((name, pa.string()) for name in _NAMES)])
 
-    Raises:
-        PipelineError: a line that is none; says which, and what to do.
-    """
-    path = work / TRANSCRIPTS
-    made: dict[str, Made] = {}
-    if not path.exists():
-        return made
-    names = {field.name for field in fields(Made)}
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if not line.strip():
-            continue
+
+class Transcripts:
+    """What was made for a workdir's clips so far, and by one model: a store that clips are accounted for against."""
+
+    def __init__(self, work: Path, model: str) -> None:
+        self.path = work / TRANSCRIPTS
+        self.model = model
+        self.failed = FailureLog(work / "transcripts")
+
+    def iter_done(self) -> Iterator[pa.RecordBatch]:
+        """place, clip_id, source of those by this model."""
+        for batch in _batches(self.path):
+            by_it = pa.array([name == self.model for name in batch["model"].to_pylist()], pa.bool_())
+            yield batch.filter(by_it).select(KEYS.names)
+
+    def append(self, made: Iterable[Made]) -> None:
+        """Adds transcripts, on the disk when this returns; in ASCII as the manifest is.
+
+        Raises:
+            PipelineError: the file cannot be written; what a write that broke off left is cut off again.
+        """
+        text = b"".join(_line(one).encode() for one in made)
+        if not text:
+            return
         try:
-            row = json.loads(line)
-            if not isinstance(row, dict) or set(row) != names or not all(type(value) is str for value in row.values()):
-                raise ValueError(f"expected an object of text under {', '.join(sorted(names))}")
-        except (ValueError, RecursionError) as error:
-            raise PipelineError(
-                f"{path}:{number}: not a transcript: {error}; correct the line, or delete it and run `transcribe` again"
-            ) from None
-        made[row["clip_id"]] = Made(**row)
-    return made
+            with self.path.open("ab") as file:
+                end = file.tell()
+                try:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
+                except OSError:
+                    os.ftruncate(file.fileno(), end)
+                    raise
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise PipelineError(f"cannot write {self.path}: {reason}; free some space, and run again") from None
+
+    def tidy(self) -> None:
+        """A line a clip, where some have been made anew; and without what a killed write left.
+
+        Raises:
+            PipelineError: a line that is none, or the file cannot be written.
+        """
+        if not self.path.exists():
+            return
+        with Newest(self.path) as newest:
+            if newest.n_superseded or _torn(self.path):
+                write_chunks(self.path, map(_line, newest.all()))
 
 
-def write_transcripts(work: Path, made: Iterable[Made]) -> None:
-    """Replaces what is there, in ASCII as the manifest is.
+class Newest:
+    """Of each clip the last transcript, to be looked up in a table on disk. A context manager."""
 
-    Raises:
-        PipelineError: the file cannot be written.
-    """
-    write_atomic(work / TRANSCRIPTS, "".join(json.dumps(asdict(one)) + "\n" for one in made))
+    def __init__(self, path: Path) -> None:
+        """Reads a file of transcripts.
+
+        Raises:
+            PipelineError: a line that is none; says which, and what to do.
+        """
+        self._engine = Engine()
+        try:
+            self._engine.run("CREATE TABLE lines AS SELECT * FROM given", given=(_LINES, _batches(path)))
+            self._engine.run(
+                """CREATE TABLE made AS SELECT * FROM lines
+                QUALIFY row_number() OVER (PARTITION BY clip_id ORDER BY place DESC) = 1"""
+            )
+            lines, made = self._engine.one("SELECT (SELECT count(*) FROM lines), (SELECT count(*) FROM made)")
+        except BaseException:
+            self._engine.close()
+            raise
+        self.n_superseded = lines - made
+
+    def __enter__(self) -> "Newest":
+        return self
+
+    def __exit__(self, *of_an_error: object) -> None:
+        self._engine.close()
+
+    def all(self) -> Iterator[Made]:
+        """In the order they were made."""
+        columns = ", ".join(_NAMES)
+        for batch in self._engine.stream(f"SELECT {columns} FROM made ORDER BY place"):  # noqa: S608 - our own names
+            yield from _rows(batch)
+
+    def of(self, clips: Iterable[AnyClip]) -> Iterator[tuple[AnyClip, Made | None]]:
+        """The clips as they come, each with its transcript."""
+        waiting, columns = iter(clips), ", ".join(_NAMES)
+        while some := list(islice(waiting, BATCH)):
+            ids = pa.RecordBatch.from_arrays([strings([clip.clip_id for clip in some])], names=["clip_id"])
+            self._engine.run("CREATE OR REPLACE TABLE wanted AS SELECT * FROM given", given=(ids.schema, [ids]))
+            found = self._engine.stream(f"SELECT {columns} FROM made SEMI JOIN wanted USING (clip_id)")  # noqa: S608
+            made = {one.clip_id: one for batch in found for one in _rows(batch)}
+            yield from ((clip, made.get(clip.clip_id)) for clip in some)
 
 
 def without_words(clip: CorpusClip) -> bool:
@@ -77,23 +155,84 @@ def fill(clips: Iterable[CorpusClip], work: Path, root: Path) -> Iterator[Corpus
     Args:
         root: folder that media paths are relative to.
     """
-    made = read_transcripts(work)
-    filled, stale = Counter[str](), 0
-    for clip in clips:
-        own = clip if clip.transcribed_by is None else replace(clip, transcript=None, transcribed_by=None)
-        one = made.get(clip.clip_id) if without_words(own) else None
-        if one is not None and one.source != source_of(to_clip(own, root), "audio"):
-            one, stale = None, stale + 1
-        if one and one.text:
-            filled[one.model] += 1
-            own = replace(own, transcript=one.text, transcribed_by=one.model)
-        yield own
+    own = (replace(c, transcript=None, transcribed_by=None) if c.transcribed_by is not None else c for c in clips)
+    if not (work / TRANSCRIPTS).exists():
+        yield from own
+        return
+    filled, n_stale = Counter[str](), 0
+    with Newest(work / TRANSCRIPTS) as newest:
+        for clip, made in newest.of(own):
+            if made is None or not without_words(clip):
+                yield clip
+            elif made.source != source_of(to_clip(clip, root), "audio"):
+                n_stale += 1
+                yield clip
+            elif made.text:
+                filled[made.model] += 1
+                yield replace(clip, transcript=made.text, transcribed_by=made.model)
+            else:
+                yield clip
     for model, count in filled.items():
         say(f"prepare: {count} clips without words have a transcript made by {model}")
-    if stale:
-        say(f"prepare: {stale} transcripts are of sound that has changed since, and are left out; run `transcribe`")
+    if n_stale:
+        say(f"prepare: {n_stale} transcripts are of sound that has changed since, and are left out; run `transcribe`")
 
 
 def made_by(clips: Iterable[CorpusClip]) -> Mapping[str, int]:
     """Model -> how many clips have its transcript."""
     return Counter(clip.transcribed_by for clip in clips if clip.transcribed_by is not None)
+
+
+def read_transcripts(path: Path) -> Iterator[Made]:
+    """The lines of a file one by one, the last of a clip last; none where there is no file.
+
+    A last line without its end is what a killed write leaves, and passed over unless it is whole.
+
+    Raises:
+        PipelineError: a line that is none; says which, and what to do.
+    """
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield _parse(line)
+            except (ValueError, RecursionError) as error:
+                if not line.endswith(b"\n"):
+                    return
+                raise PipelineError(
+                    f"{path}:{number}: not a transcript: {error}; correct the line, or delete it and run `transcribe` "
+                    "again"
+                ) from None
+
+
+def _parse(line: bytes) -> Made:
+    row = json.loads(line)
+    if not isinstance(row, dict) or set(row) != set(_NAMES) or not all(type(value) is str for value in row.values()):
+        raise ValueError(f"expected an object of text under {', '.join(sorted(_NAMES))}")
+    return Made(**row)
+
+
+def _line(one: Made) -> str:
+    return json.dumps(asdict(one)) + "\n"
+
+
+def _torn(path: Path) -> bool:
+    """Whether a file does not end with a line's end."""
+    with path.open("rb") as file:
+        return bool(file.seek(0, os.SEEK_END)) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
+
+
+def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+    waiting, place = read_transcripts(path), 0
+    while some := list(islice(waiting, BATCH)):
+        columns = map(strings, zip(*map(astuple, some), strict=True))
+        places = integers(np.arange(place, place + len(some)))
+        yield pa.RecordBatch.from_arrays([places, *columns], schema=_LINES)
+        place += len(some)
+
+
+def _rows(batch: pa.RecordBatch) -> Iterator[Made]:
+    return (Made(*row) for row in zip(*(column.to_pylist() for column in batch.columns), strict=True))

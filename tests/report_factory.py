@@ -15,12 +15,13 @@ from pipeline.cluster import train
 from pipeline.config import ExtractSettings, Settings, load_settings
 from pipeline.corpora.base import CorpusClip
 from pipeline.evaluate import evaluate, labels_of
+from pipeline.failures import Failure
 from pipeline.manifest import to_clip, write_labels, write_manifest
 from pipeline.provenance import LIBRARIES, versions
 from pipeline.readers import Readers
 from pipeline.reduce import views_of
 from pipeline.sources import source_of
-from pipeline.store import EmbeddingStore, Failure
+from pipeline.store import EmbeddingStore
 
 QUICK = ("train.restarts=2", "train.epochs=1", "train.device=cpu")
 MODALITIES = ("text", "visual", "audio")
@@ -99,7 +100,7 @@ def write_features(
         kept = [(clip, row) for clip, row in zip(clips, view, strict=True) if clip.clip_id not in lost]
         sources = {clip.clip_id: source_of(clip, modality) for clip in clips}
         store.write_part([Embedding(clip.clip_id, row, 1) for clip, row in kept], sources)
-        store.write_failures(
+        store.failed.write(
             Failure(clip.clip_id, "read", lost[clip.clip_id], f"{clip.media_path}: a test's", sources[clip.clip_id])
             for clip in clips
             if lost.get(clip.clip_id)

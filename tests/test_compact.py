@@ -16,8 +16,9 @@ from extractors.base import Embedding
 from pipeline import files
 from pipeline.compact import Compacted, compact
 from pipeline.errors import PipelineError
+from pipeline.failures import Failure
 from pipeline.storage import location
-from pipeline.store import EmbeddingStore, Failure
+from pipeline.store import EmbeddingStore
 
 RECIPE = {"extractor": "visual/x", "dim": 3, "settings": {}, "weights": {"trained": True}}
 
@@ -187,11 +188,11 @@ def test_no_compaction_deletes_a_file_outside_its_folder(tmp_path):
 def test_added_failures_become_one_part_with_the_last_of_each_clip(features):
     store = filled(features)
     for clip_id, message in (("x", "first"), ("y", "only"), ("x", "last")):
-        store.add_failures([Failure(clip_id, "read", "undecodable", message, "s")])
-    before = store.failures()
+        store.failed.add([Failure(clip_id, "read", "undecodable", message, "s")])
+    before = store.failed.read()
     compact(store)
     assert len(list(store.folder.glob("failed-*"))) == 1
-    assert store.failures() == before
+    assert store.failed.read() == before
     assert before["x"].message == "last"
 
 

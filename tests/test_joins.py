@@ -9,14 +9,15 @@ import pytest
 
 from extractors.base import Embedding
 from extractors.clip import Clip
-from pipeline import joins
+from pipeline import duck, joins
 from pipeline.align import Aligned
 from pipeline.arrow import integers
 from pipeline.errors import PipelineError
+from pipeline.failures import Failure
 from pipeline.joins import ANY_STAMP, ClipTable, all_clip_ids
 from pipeline.ledger import Ledger, stamped
 from pipeline.sources import source_of, sources_of
-from pipeline.store import EmbeddingStore, Failure
+from pipeline.store import EmbeddingStore
 
 MODALITIES = ("text", "visual")
 RECIPE = {"extractor": "x", "dim": 2, "settings": {}, "weights": {"trained": True}}
@@ -40,7 +41,7 @@ def corpus(request, tmp_path):
             store.write_part([Embedding(i, rng.normal(size=2).astype(np.float32), 1) for i in stamps], stamps)
         for n in rng.choice(len(clips), 8, replace=False):
             source = rng.choice([source_of(clips[n], modality), "old"])
-            store.add_failures([Failure(clips[n].clip_id, "read", "undecodable", "no", str(source))])
+            store.failed.add([Failure(clips[n].clip_id, "read", "undecodable", "no", str(source))])
     for clip in rng.choice(np.array(clips, dtype=object), 6, replace=False):
         (tmp_path / clip.media_path).unlink()
     return clips, stores
@@ -57,7 +58,7 @@ def pending(clips, stores, **options):
 
 def by_dicts(clips, store, modality, retry_failed):
     """(clip_id, stamp) of what is pending, worked out in memory."""
-    done, failed = store.done(), store.failures()
+    done, failed = store.done(), store.failed.read()
     wanted = sources_of(clips, modality, done)
     return {
         clip_id: stamp
@@ -83,7 +84,7 @@ def test_failures_are_told_where_the_clip_is_as_it_was_and_not_embedded_since(co
     with Ledger(lambda: clips, MODALITIES) as ledger:
         for modality, store in stores.items():
             undone = dict(by_dicts(clips, store, modality, retry_failed=True).items())
-            expected = {i: f for i, f in store.failures().items() if undone.get(i) == f.source}
+            expected = {i: f for i, f in store.failed.read().items() if undone.get(i) == f.source}
             _, n_failed = ledger.account(modality, store)
             assert {f.clip_id: f for f in ledger.failures(modality)} == expected
             assert n_failed == len(expected) > 0
@@ -123,7 +124,8 @@ def test_rows_come_as_they_lie_in_small_batches_too(corpus, monkeypatch):
     clips, stores = corpus
     tables = {}
     for batch in (joins.BATCH, 3):
-        monkeypatch.setattr(joins, "BATCH", batch)
+        for module in (duck, joins):  # streams out, and in
+            monkeypatch.setattr(module, "BATCH", batch)
         with ClipTable(stamped(clips, MODALITIES), MODALITIES) as table:
             located = table.locate("text", stores["text"])
             tables[batch] = [(rows.tolist(), block.tolist()) for rows, block in located.vectors()], table.digest()
@@ -171,7 +173,7 @@ def test_two_clips_with_one_id_are_refused():
 
 
 def test_a_disk_that_is_too_small_for_a_join_is_said(monkeypatch):
-    monkeypatch.setattr(joins, "MEMORY", "1MB")
+    monkeypatch.setattr(duck, "MEMORY", "1MB")
     clips = ((f"a clip with a rather long name {row}", [str(row)]) for row in range(200_000))
     with pytest.raises(PipelineError, match="cannot join clips by DuckDB: .*; free some space, or set TMPDIR"):
         ClipTable(clips, ["text"])
@@ -181,9 +183,9 @@ def test_a_stop_in_the_midst_of_a_join_is_a_stop():
     program = """
 import os, signal, sys, threading, time
 from pipeline.cli import stop
-from pipeline.joins import _Engine
+from pipeline.duck import Engine
 try:
-    with stop.stoppable(print), _Engine() as engine:
+    with stop.stoppable(print), Engine() as engine:
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
         engine.run("CREATE TABLE t AS SELECT count(*) FROM range(100_000_000_000) AS a(n) WHERE n % 7 = 3")
 except stop.Stopped as stopped:
@@ -196,7 +198,7 @@ except stop.Stopped as stopped:
 def test_a_stream_that_was_not_read_to_its_end_hides_no_later_error():
     schema = pa.schema([("n", pa.int64())])
     batch = pa.RecordBatch.from_arrays([integers(np.arange(10))], schema=schema)
-    with joins._Engine() as engine:
+    with duck.Engine() as engine:
         engine.run("CREATE TABLE first AS SELECT n FROM given LIMIT 1", given=(schema, (batch for _ in range(100_000))))
         with pytest.raises(PipelineError, match="cannot join clips by DuckDB"):
             engine.run("SELECT nothing FROM nowhere")
@@ -206,7 +208,7 @@ def test_a_stream_that_was_not_read_to_its_end_hides_no_later_error():
 
 def test_many_cores_do_not_need_more_memory(monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 64)
-    monkeypatch.setattr(joins, "MEMORY", "192MB")
+    monkeypatch.setattr(duck, "MEMORY", "192MB")
     clips = ((f"a clip with a rather long name {row}", [str(row)]) for row in range(300_000))
     with ClipTable(clips, ["text"]) as table:
         assert table.account("text", None) == (300_000, 0)

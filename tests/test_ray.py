@@ -20,9 +20,9 @@ from pipeline.config import load_settings
 from pipeline.engines import on_ray
 from pipeline.errors import PipelineError
 from pipeline.extract import extract
+from pipeline.failures import Failure
 from pipeline.features import exact_store
 from pipeline.prepare import manifest_of, prepare
-from pipeline.store import Failure
 
 pytestmark = pytest.mark.cluster
 WORKER_CPUS = 2
@@ -62,7 +62,7 @@ def found(settings) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, dict[st
     """Vectors and failures by modality and clip, and the names of the parts."""
     stores = {modality: exact_store(settings, modality) for modality in settings.extract.modalities()}
     names = {path.name for path in settings.work.glob("features/*/*/part-*")}
-    return {m: s.read() for m, s in stores.items()}, {m: s.failures() for m, s in stores.items()}, names
+    return {m: s.read() for m, s in stores.items()}, {m: s.failed.read() for m, s in stores.items()}, names
 
 
 def same(ours, theirs) -> None:

@@ -15,12 +15,13 @@ from pipeline.config import Settings, load_settings
 from pipeline.encoders import request_of
 from pipeline.errors import PipelineError
 from pipeline.evaluate import evaluate, labels_of
+from pipeline.failures import Failure
 from pipeline.manifest import to_clip
 from pipeline.prepare import manifest_of, prepare
 from pipeline.reduce import reduce, views_of
 from pipeline.sources import source_of
 from pipeline.status import DONE, TO_DO, UNUSED, WAITS, Modality, status
-from pipeline.store import EmbeddingStore, Failure
+from pipeline.store import EmbeddingStore
 from tib.persistence import FORMAT_VERSION
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,7 +63,7 @@ def store_embeddings(settings: Settings, modality: str, clips: range, failed: ra
     ids = [row.clip_id for row in manifest]
     if clips:
         store.write_part([Embedding(ids[n], vectors[n].astype(np.float32), 1) for n in clips], sources)
-    store.write_failures(Failure(ids[n], "read", "undecodable", "broken", sources[ids[n]]) for n in failed)
+    store.failed.write(Failure(ids[n], "read", "undecodable", "broken", sources[ids[n]]) for n in failed)
     return store
 
 

@@ -5,9 +5,10 @@ import pytest
 
 from extractors.base import Embedding
 from pipeline.errors import PipelineError
+from pipeline.failures import Failure
 from pipeline.files import whole_file, write_atomic
 from pipeline.storage import is_local, listed, location
-from pipeline.store import EmbeddingStore, Failure
+from pipeline.store import EmbeddingStore
 
 RECIPE = {"extractor": "visual/x", "dim": 3, "settings": {}, "weights": {"trained": True}}
 
@@ -38,17 +39,17 @@ def test_a_store_is_written_found_and_read(place):
     store.write_part([Embedding(f"c{n}", v, 1) for n, v in enumerate(vectors)], {f"c{n}": "s" for n in range(4)})
     store.write_part([Embedding("c0", vectors[3], 1)], {"c0": "newer"})
     failure = Failure("c9", "read", "undecodable", 'a "quoted", two\nline message', "s")
-    store.write_failures([failure])
+    store.failed.write([failure])
     store.add_made_with({"threads": 2})
     found = EmbeddingStore.find(place / "features", "visual", "request-1")
     assert found is not None
     assert found.recipe == RECIPE
     assert len(found.done()) == 5
     np.testing.assert_array_equal(found.read({"c0": "newer", "c1": "s"})["c0"], vectors[3])
-    assert found.failures() == {"c9": failure}
+    assert found.failed.read() == {"c9": failure}
     assert found.made_with() == [{"threads": 2}]
-    found.write_failures([])
-    assert found.failures() == {}
+    found.failed.write([])
+    assert found.failed.read() == {}
 
 
 def test_a_torn_part_is_refused_by_name(place):

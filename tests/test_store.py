@@ -10,8 +10,9 @@ import pytest
 from extractors.base import Embedding
 from extractors.clip import Clip
 from pipeline.errors import PipelineError
+from pipeline.failures import Failure
 from pipeline.sources import source_of, sources_of
-from pipeline.store import EmbeddingStore, Failure, as_float16
+from pipeline.store import EmbeddingStore, as_float16
 
 RECIPE = {"extractor": "visual/x", "dim": 3, "settings": {}, "weights": {"trained": True}}
 
@@ -144,32 +145,32 @@ def test_a_request_that_leads_elsewhere_now_is_taken_from_its_old_store(tmp_path
 
 def test_failures_are_rows(store):
     failure = Failure("a", "read", "undecodable", 'a "quoted", two\nline message', "12:3")
-    store.write_failures([failure])
-    assert store.failures() == {"a": failure}
-    store.write_failures([])
-    assert store.failures() == {}
+    store.failed.write([failure])
+    assert store.failed.read() == {"a": failure}
+    store.failed.write([])
+    assert store.failed.read() == {}
 
 
 def test_added_failures_are_read_beside_the_file_and_folded_into_it(store):
     first, second, later = (Failure(i, "read", "undecodable", m, "1") for i, m in (("a", "x"), ("b", "y"), ("a", "z")))
-    store.write_failures([first])
+    store.failed.write([first])
     for _ in range(2):
-        store.add_failures([second])
-    store.add_failures([later])
-    store.add_failures([])
+        store.failed.add([second])
+    store.failed.add([later])
+    store.failed.add([])
     assert len(list(store.folder.glob("failed-*.parquet"))) == 2
-    assert store.failures() == {"a": later, "b": second}
-    store.write_failures(store.failures().values())
+    assert store.failed.read() == {"a": later, "b": second}
+    store.failed.write(store.failed.read().values())
     assert not list(store.folder.glob("failed-*.parquet"))
-    assert store.failures() == {"a": later, "b": second}
+    assert store.failed.read() == {"a": later, "b": second}
 
 
 def test_torn_added_failures_are_refused_by_name(store):
-    store.add_failures([Failure("a", "read", "undecodable", "x", "1")])
+    store.failed.add([Failure("a", "read", "undecodable", "x", "1")])
     path = next(store.folder.glob("failed-*"))
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(PipelineError, match=rf"cannot read .*{path.name} .*; delete this file and extract again"):
-        store.failures()
+        store.failed.read()
 
 
 def test_rows_come_with_their_places_a_row_group_at_a_time(store):
@@ -209,7 +210,7 @@ def test_a_broken_recipe_is_refused_by_name(tmp_path, store):
 def test_failures_of_another_layout_are_refused(store):
     (store.folder / "failures.csv").write_text("clip,why\na,b\n")
     with pytest.raises(PipelineError, match="expected clip_id, stage"):
-        store.failures()
+        store.failed.read()
 
 
 def test_vectors_of_another_dim_are_refused(store):

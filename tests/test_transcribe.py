@@ -3,6 +3,7 @@
 import json
 import shutil
 from itertools import groupby
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,11 +23,12 @@ from pipeline.config import load_settings
 from pipeline.errors import PipelineError
 from pipeline.manifest import to_clip
 from pipeline.prepare import manifest_of, prepare
-from pipeline.transcribe import FAILED, transcribe
-from pipeline.transcripts import TRANSCRIPTS, made_by, read_transcripts
+from pipeline.transcribe import transcribe
+from pipeline.transcripts import TRANSCRIPTS, Made, Newest, Transcripts, made_by, read_transcripts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 RATE_HZ = 16_000
+FAILED = "transcripts/failures.csv"
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,15 @@ def run(settings, **options):
 
 def noise(n_samples, seed=0):
     return (0.1 * np.random.default_rng(seed).normal(size=n_samples)).astype(np.float32)
+
+
+def transcripts_of(settings):
+    """clip_id -> its last transcript."""
+    return {one.clip_id: one for one in read_transcripts(settings.work / TRANSCRIPTS)}
+
+
+def failures_of(settings):
+    return (settings.work / FAILED).read_text()
 
 
 def texts(settings):
@@ -149,7 +160,7 @@ def test_clips_without_words_get_some_and_the_corpus_stays_as_it_is(settings, co
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in corpus.iterdir()}
     assert run(settings) == 1  # the one without sound
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in corpus.iterdir()} == before
-    made = read_transcripts(settings.work)
+    made = transcripts_of(settings)
     assert set(made) == {"clip_02", "clip_03", "clip_04"}
     clips, root = manifest_of(settings)
     for clip in clips:
@@ -160,7 +171,7 @@ def test_clips_without_words_get_some_and_the_corpus_stays_as_it_is(settings, co
         else:
             assert clip.transcribed_by is None
     assert texts(settings)["clip_00"] == f"{WORDS[0]} 0"
-    assert "clip_05,read,no_audio_stream," in (settings.work / FAILED).read_text()
+    assert "clip_05,read,no_audio_stream," in failures_of(settings)
     said = capsys.readouterr().out
     assert "transcribe: 3 transcripts made by a model, nobody has checked them" in said
     assert "transcribe: 1 clips failed" in said
@@ -191,10 +202,10 @@ def test_a_run_that_breaks_off_keeps_what_is_done(settings, monkeypatch):
         patch.setattr(SpeechRecogniser, "transcribe", stopped)
         with pytest.raises(KeyboardInterrupt):
             run(settings)
-    first = read_transcripts(settings.work)
+    first = transcripts_of(settings)
     assert set(first) == {"clip_02", "clip_03"}
     run(settings)
-    assert set(read_transcripts(settings.work)) == {"clip_02", "clip_03", "clip_04"}
+    assert set(transcripts_of(settings)) == {"clip_02", "clip_03", "clip_04"}
 
 
 def test_one_clip_that_breaks_the_model_costs_no_other(settings, monkeypatch):
@@ -209,24 +220,24 @@ def test_one_clip_that_breaks_the_model_costs_no_other(settings, monkeypatch):
     write_clip(root / "clip_03.mp4", duration_s=0.2, fps=10)
     monkeypatch.setattr(SpeechRecogniser, "transcribe", breaks)
     assert run(settings) == 2
-    assert set(read_transcripts(settings.work)) == {"clip_02", "clip_04"}
-    assert "clip_03,encode,unexpected,RuntimeError: too much for it," in (settings.work / FAILED).read_text()
+    assert set(transcripts_of(settings)) == {"clip_02", "clip_04"}
+    assert "clip_03,encode,unexpected,RuntimeError: too much for it," in failures_of(settings)
     monkeypatch.undo()
     assert run(settings) == 2  # they are not tried again by themselves
     assert run(settings, retry_failed=True) == 1
-    assert set(read_transcripts(settings.work)) == {"clip_02", "clip_03", "clip_04"}
+    assert set(transcripts_of(settings)) == {"clip_02", "clip_03", "clip_04"}
 
 
 def test_a_clip_that_changed_is_done_again_and_its_old_words_are_not_used(settings, capsys):
     run(settings)
-    before = read_transcripts(settings.work)
+    before = transcripts_of(settings)
     write_clip(settings.corpus.root / "clip_02.mp4", duration_s=1.0, fps=10, tones_hz=(3000.0,))
     capsys.readouterr()
     prepare(settings)
     assert "prepare: 1 transcripts are of sound that has changed since" in capsys.readouterr().out
     assert not texts(settings)["clip_02"]
     run(settings)
-    after = read_transcripts(settings.work)
+    after = transcripts_of(settings)
     assert after["clip_02"].source != before["clip_02"].source
     assert texts(settings)["clip_02"] == after["clip_02"].text
     assert after["clip_03"] == before["clip_03"]
@@ -244,7 +255,7 @@ def test_another_model_or_language_makes_them_anew(settings, wav2vec2):
 def test_all_clips_where_asked_and_the_corpus_own_words_stay(settings):
     own = {clip_id: text for clip_id, text in texts(settings).items() if (text or "").strip()}
     assert run(settings, every_clip=True) == 1
-    assert set(read_transcripts(settings.work)) == {f"clip_{i:02d}" for i in range(5)}
+    assert set(transcripts_of(settings)) == {f"clip_{i:02d}" for i in range(5)}
     assert own.items() <= texts(settings).items()
 
 
@@ -261,15 +272,62 @@ def test_silence_is_no_words(settings, monkeypatch, capsys):
 def test_a_broken_line_is_named(settings, line):
     run(settings)
     path = settings.work / TRANSCRIPTS
-    path.write_text(path.read_text() + line)
+    path.write_text(path.read_text() + line + "\n")
     for stage in (prepare, run):
         with pytest.raises(PipelineError, match=r"transcripts\.jsonl:4: not a transcript: .* run `transcribe` again"):
             stage(settings)
 
 
+def test_what_a_killed_write_left_is_passed_over_and_cut_off(settings):
+    run(settings)
+    path, whole = settings.work / TRANSCRIPTS, transcripts_of(settings)
+    lines = path.read_text()
+    path.write_text(lines + '{"clip_id": "clip_02", "te')
+    prepare(settings)
+    assert transcripts_of(settings) == whole
+    run(settings)
+    assert path.read_text() == lines
+    path.write_text(lines.rstrip("\n"))  # whole, but for its end
+    run(settings)
+    assert path.read_text() == lines
+
+
+def test_transcripts_are_appended_and_the_last_of_a_clip_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.transcripts.BATCH", 2)  # several streams' batches
+    old, new = Transcripts(tmp_path, "old"), Transcripts(tmp_path, "new")
+    old.append(Made(f"c{i}", f'"old" {i} \u2028\n', "old", f"s{i}") for i in range(5))
+    new.append([Made("c3", "new", "new", "s3"), Made("c1", "", "new", "s1")])
+    new.append([])
+    assert [row for batch in new.iter_done() for row in batch.to_pylist()] == [
+        {"place": 5, "clip_id": "c3", "source": "s3"},
+        {"place": 6, "clip_id": "c1", "source": "s1"},
+    ]
+    with Newest(tmp_path / TRANSCRIPTS) as newest:
+        assert newest.n_superseded == 2
+        clips = [SimpleNamespace(clip_id=f"c{i}") for i in (9, 3, 1, 0)]
+        found = [(clip.clip_id, made and made.text) for clip, made in newest.of(clips)]
+        assert found == [("c9", None), ("c3", "new"), ("c1", ""), ("c0", '"old" 0 \u2028\n')]
+    new.tidy()
+    assert [one.clip_id for one in read_transcripts(tmp_path / TRANSCRIPTS)] == ["c0", "c2", "c4", "c3", "c1"]
+    before = (tmp_path / TRANSCRIPTS).stat().st_mtime_ns
+    new.tidy()
+    assert (tmp_path / TRANSCRIPTS).stat().st_mtime_ns == before
+
+
+def test_a_disk_that_is_full_cuts_no_line_in_two(tmp_path, monkeypatch):
+    store = Transcripts(tmp_path, "m")
+    store.append([Made("a", "x", "m", "s")])
+    whole = store.path.read_bytes()
+    monkeypatch.setattr("os.fsync", lambda number: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(PipelineError, match=r"cannot write .*transcripts\.jsonl: No space left on device; free some"):
+        store.append([Made("b", "y", "m", "s")])
+    assert store.path.read_bytes() == whole
+
+
 def test_failures_that_cannot_be_read_are_refused(settings):
+    (settings.work / FAILED).parent.mkdir()
     (settings.work / FAILED).write_text("clip_id,what\na,b\n")
-    with pytest.raises(PipelineError, match=r"cannot read .*transcripts_failed\.csv .*; delete it"):
+    with pytest.raises(PipelineError, match=r"cannot read .*transcripts/failures\.csv .*; delete it"):
         run(settings)
 
 

@@ -31,12 +31,12 @@ def prepare_if_told(session: Session, settings: Settings) -> int:
 
 def transcribe(session: Session, settings: Settings, *, every_clip: bool, retry_failed: bool) -> int:
     """Returns how many clips failed."""
-    from pipeline.prepare import manifest_of
+    from pipeline.manifest import manifest_in
     from pipeline.transcribe import transcribe
 
     with session.doing("transcribe"):
         session.hold(settings.work)
-        return transcribe(settings, *manifest_of(settings), every_clip=every_clip, retry_failed=retry_failed)
+        return transcribe(settings, *manifest_in(settings.work), every_clip=every_clip, retry_failed=retry_failed)
 
 
 def pretrain_audio(session: Session, settings: Settings) -> Path:

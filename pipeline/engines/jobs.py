@@ -9,8 +9,9 @@ from extractors.clip import Clip
 from extractors.media import MediaNeeds
 from pipeline.config import ExtractSettings
 from pipeline.console import detail, trace
+from pipeline.failures import Failure
 from pipeline.ledger import Stamps
-from pipeline.store import EmbeddingStore, Failure
+from pipeline.store import EmbeddingStore
 
 TRANSCRIPTS_A_CHUNK = 1024  # sorted by length together; seconds of work, which a killed run loses
 NOTES_SHOWN = 5
@@ -69,7 +70,7 @@ class Job:
         for failure in told.failures:
             detail(f"extract: {self.modality}: {failure.clip_id} failed, {failure.cause}: {failure.message}")
         if told.failures:
-            self.store.add_failures(told.failures)
+            self.store.failed.add(told.failures)
         for clip_id, n_units in told.units.items():
             trace(f"extract: {self.modality}: {clip_id} done, from {n_units} units")
         self.n_done += len(told.units)

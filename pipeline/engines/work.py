@@ -10,8 +10,9 @@ from extractors.clip import Clip
 from extractors.errors import ExtractionError, as_extraction_error
 from extractors.preparing import Outcome, prepare_clip
 from pipeline.engines.jobs import Chunk, Told
+from pipeline.failures import Failure
 from pipeline.readers import Readers
-from pipeline.store import EmbeddingStore, Failure
+from pipeline.store import EmbeddingStore
 
 Wanted = Sequence[tuple[Clip, Mapping[str, Preparer]]]  # clips with the first steps of the encoders that want them
 Ready = list[tuple[Clip, Outcome]]
