@@ -68,7 +68,7 @@ class Views:
 
     def complete(self) -> NDArray[np.bool_]:
         """(N,) True where a clip has every modality."""
-        return np.all([_has_no_nan(array) for array in self.arrays.values()], axis=0)
+        return np.all([has_no_nan(array) for array in self.arrays.values()], axis=0)
 
     def digest(self) -> str:
         """SHA-256 of the ids, the modalities' names and every value."""
@@ -105,7 +105,8 @@ def _rows_of(array: NDArray[np.float32], rows: NDArray[np.bool_]) -> NDArray[np.
     return np.concatenate(kept)
 
 
-def _has_no_nan(array: NDArray[np.float32]) -> NDArray[np.bool_]:
+def has_no_nan(array: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(N,) of (N, D): whether a row is whole."""
     return np.concatenate([~np.isnan(rows).any(axis=1) for rows in _blocks(array)] or [np.empty(0, bool)])
 
 
@@ -133,7 +134,7 @@ class Aligned:
             for rows in found.rows():
                 self._has[modality][rows] = True
             if not self._has[modality].any():
-                raise _nobody_has(modality)
+                raise PipelineError(f"no clip has any {modality} embedding; extract it, or set extract.{modality}=null")
         self._kept = np.any(list(self._has.values()), axis=0)
         self._row = np.cumsum(self._kept, dtype=np.uint32) - 1  # of the views
         self.n_clips = int(self._kept.sum())
@@ -158,10 +159,22 @@ class Aligned:
         return iter(_blocks(rows))
 
     def array(self, modality: str) -> NDArray[np.float32]:
-        """The view, (N, D_m), in memory."""
-        view = np.full((self.n_clips, int(self._located[modality].store.recipe["dim"])), np.nan, dtype=np.float32)
+        """The view, (N, D_m), in a mapped file where it is much (tib/scratch.py).
+
+        Raises:
+            PipelineError: there is no room for it.
+        """
+        from tib import scratch  # only now: it loads PyTorch
+
+        try:
+            view = scratch.empty((self.n_clips, int(self._located[modality].store.recipe["dim"])), np.float32)
+        except OSError as error:
+            raise PipelineError(f"{modality}: {error.strerror}") from None
         for rows, block in self.vectors(modality):
             view[rows] = block
+            scratch.let_go(view)
+        for rows in self.lacking(modality):
+            view[rows] = np.nan
         return view
 
     def write(
@@ -231,38 +244,10 @@ def _in_batches(items: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _nobody_has(modality: str) -> PipelineError:
-    return PipelineError(f"no clip has any {modality} embedding; extract it, or set extract.{modality}=null")
-
-
-def align(clip_ids: Sequence[str], embeddings: Mapping[str, Mapping[str, NDArray[np.float32]]]) -> Views:
-    """Stacks embeddings into views, in the order of `clip_ids`; clips that no modality has are left out.
-
-    Args:
-        clip_ids: the corpus, in order.
-        embeddings: modality -> clip_id -> (D,) vector.
-    Raises:
-        PipelineError: a modality without any embedding.
-    """
-    for modality, vectors in embeddings.items():
-        if not any(clip_id in vectors for clip_id in clip_ids):
-            raise _nobody_has(modality)
-    kept = [clip_id for clip_id in clip_ids if any(clip_id in vectors for vectors in embeddings.values())]
-    arrays = {}
-    for modality, vectors in embeddings.items():
-        dim = len(next(iter(vectors.values())))
-        array = np.full((len(kept), dim), np.nan, dtype=np.float32)
-        for row, clip_id in enumerate(kept):
-            if clip_id in vectors:
-                array[row] = vectors[clip_id]
-        arrays[modality] = array
-    return Views(kept, arrays)
-
-
 def read_views(folder: Path) -> Views:
     """Views from a folder: `<modality>.npy` files, or a workdir with `reduced/` or `features/`.
 
-    Files are mapped into memory, to be read only; features are read from the stores into memory.
+    Files are mapped into memory, to be read only; features are copied out of the stores.
     `video.npy` is read as `visual`; `labels.npy` is never a view. Clip ids come from clip_ids.json where it is there,
     else they are the row numbers.
 
@@ -292,6 +277,17 @@ def read_views(folder: Path) -> Views:
 def _read_stores(stores: Mapping[str, EmbeddingStore]) -> Views:
     """Of each clip the newest rows, whatever they were made from, in the order of the ids."""
     clips = ((clip_id, [ANY_STAMP] * len(stores)) for clip_id in all_clip_ids(stores.values()))
+    return read_stores(stores, clips)
+
+
+def read_stores(stores: Mapping[str, EmbeddingStore], clips: Iterable[tuple[str, Sequence[str]]]) -> Views:
+    """What stores hold of clips, stacked in their order, in mapped files where it is much; those of nothing left out.
+
+    Args:
+        clips: clip_id, and the stamp that its row in each store must have.
+    Raises:
+        PipelineError: a modality without any embedding, or no room for so many.
+    """
     with ClipTable(clips, tuple(stores)) as table:
         aligned = Aligned(table, {modality: table.locate(modality, store) for modality, store in stores.items()})
         clip_ids = [clip_id for batch in aligned.clip_ids() for clip_id in batch]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.align import has_no_nan
 from pipeline.errors import PipelineError
 from pipeline.files import check_writable, write_atomic
 from pipeline.records import read_record
@@ -69,7 +70,7 @@ def accounts_of(arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, dict[str
     """What a record says of its arrays, (N, D) each: their shapes, and how many clips lack each."""
     return {
         "views": {name: list(array.shape) for name, array in arrays.items()},
-        "missing": {name: int(np.isnan(array).any(axis=1).sum()) for name, array in arrays.items()},
+        "missing": {name: int((~has_no_nan(array)).sum()) for name, array in arrays.items()},
     }
 
 

@@ -8,33 +8,63 @@ import pytest
 
 from extractors.base import Embedding
 from pipeline import align as module
-from pipeline.align import Views, align, iter_clip_ids, read_views
+from pipeline.align import Views, iter_clip_ids, read_stores, read_views
 from pipeline.errors import PipelineError
 from pipeline.store import EmbeddingStore
+from tib import scratch
 
 
 def vector(*values):
     return np.array(values, dtype=np.float32)
 
 
-def test_rows_follow_the_manifest_and_a_missing_modality_is_a_row_of_nan():
-    views = align(["b", "a", "c", "d"], {"text": {"a": vector(1, 2), "b": vector(3, 4)}, "audio": {"c": vector(5)}})
+def stores_of(folder, **vectors):
+    """Stores with clip_id -> vector in each; their rows' stamp is "s"."""
+    found = {}
+    for modality, by_clip in vectors.items():
+        dim = len(next(iter(by_clip.values()), [0]))
+        recipe = {"extractor": modality, "weights": {}, "dim": dim}
+        found[modality] = EmbeddingStore.create(folder, modality, recipe, "r")
+        if by_clip:
+            embeddings = [Embedding(clip_id, row, 1) for clip_id, row in by_clip.items()]
+            found[modality].write_part(embeddings, dict.fromkeys(by_clip, "s"))
+    return found
+
+
+def stamped(*clip_ids):
+    return [(clip_id, ["s", "s"]) for clip_id in clip_ids]
+
+
+def test_rows_follow_the_manifest_and_a_missing_modality_is_a_row_of_nan(tmp_path):
+    stores = stores_of(tmp_path, text={"a": vector(1, 2), "b": vector(3, 4)}, audio={"c": vector(5)})
+    views = read_stores(stores, stamped("b", "a", "c", "d"))
     assert list(views.clip_ids) == ["b", "a", "c"]  # d has nothing
     np.testing.assert_array_equal(views.arrays["text"], [[3, 4], [1, 2], [np.nan, np.nan]])
     np.testing.assert_array_equal(views.arrays["audio"], [[np.nan], [np.nan], [5]])
     assert views.complete().tolist() == [False, False, False]
 
 
-def test_complete_clips_can_be_taken():
-    views = align(["a", "b"], {"text": {"a": vector(1), "b": vector(2)}, "audio": {"b": vector(3)}})
+def test_complete_clips_can_be_taken(tmp_path):
+    stores = stores_of(tmp_path, text={"a": vector(1), "b": vector(2)}, audio={"b": vector(3)})
+    views = read_stores(stores, stamped("a", "b"))
     whole = views.take(views.complete())
     assert whole.clip_ids == ["b"]
     assert whole.arrays["text"].tolist() == [[2.0]]
 
 
-def test_a_modality_without_embeddings_is_said():
+def test_a_modality_without_embeddings_is_said(tmp_path):
     with pytest.raises(PipelineError, match="no clip has any audio embedding"):
-        align(["a"], {"text": {"a": vector(1)}, "audio": {}})
+        read_stores(stores_of(tmp_path, text={"a": vector(1)}, audio={}), stamped("a"))
+
+
+def test_views_that_no_disk_has_room_for_are_said(tmp_path, monkeypatch):
+    stores = stores_of(tmp_path, text={"a": vector(1)}, audio={"a": vector(1)})
+    monkeypatch.setattr(scratch, "IN_MEMORY", 1)
+    expected = read_stores(stores, stamped("a")).arrays["audio"].tolist()
+    assert expected == [[1.0]]  # in a mapped file
+    monkeypatch.setattr("os.posix_fallocate", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(PipelineError, match=r"text: no room for 0\.0 GB in .* \(No space left on device\); free some"):
+        read_stores(stores, stamped("a"))
 
 
 def test_the_published_layout_is_read(tmp_path):

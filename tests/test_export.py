@@ -6,6 +6,7 @@ import datasets
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from export_factory import DIMS, N_CLIPS, UNLABELLED, cached, check_rows, label_of
@@ -121,6 +122,24 @@ def test_hf_has_the_corpus_own_splits(tmp_path):
         "validation": ["v_2"],
         "test": ["v_0"],
     }
+
+
+@pytest.mark.parametrize("format_", ["csv", "parquet", "hf", "npy", "npz"])
+def test_what_is_written_so_many_clips_at_a_time_is_the_same(settings, tmp_path, monkeypatch, format_):
+    whole = export(settings, format_, tmp_path / "whole")
+    monkeypatch.setattr(content, "ROWS", 2)
+    monkeypatch.setattr("tib.scratch.IN_MEMORY", 1)
+    export(settings, format_, tmp_path / "pieces")
+    for name in whole["files"]:
+        one, other = (tmp_path / folder / name for folder in ("whole", "pieces"))
+        if name.endswith(".parquet"):
+            assert pq.read_table(one).equals(pq.read_table(other)), name
+        elif name.endswith(".npz"):
+            arrays = [dict(np.load(path)) for path in (one, other)]
+            for key, array in arrays[0].items():
+                np.testing.assert_array_equal(array, arrays[1][key])
+        else:
+            assert one.read_bytes() == other.read_bytes(), name
 
 
 # --- where it goes, and what is told of it ---

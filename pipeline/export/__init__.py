@@ -46,7 +46,7 @@ def export(settings: Settings, format_: str, out: Path, *, reduced: bool = False
     if format_ not in FORMATS:
         raise PipelineError(f"--format: {unknown_name('format', format_, FORMATS)}")
     with whole_folder(out, RECORD) as (folder, record):
-        content = gather(settings, reduced=reduced)
+        content = gather(settings, reduced=reduced, sequences=format_ == "mmsa")
         record |= _record(content, format_)
         record |= FORMATS[format_](content, folder)
     _tell(record, out)

@@ -1,6 +1,5 @@
 """npy: the published demo's layout, which `--views DIR` reads. npz: the same arrays in one file."""
 
-import io
 import json
 import re
 from pathlib import Path
@@ -13,7 +12,7 @@ from pipeline.align import CLIP_IDS, PUBLISHED_NAMES
 from pipeline.columns import write_column
 from pipeline.corpora.tables import format_table
 from pipeline.export.content import Content
-from pipeline.files import write_atomic
+from pipeline.files import whole_file, write_atomic
 
 _PUBLISHED = {ours: published for published, ours in PUBLISHED_NAMES.items()}
 
@@ -28,9 +27,8 @@ def write_npy(content: Content, folder: Path) -> dict[str, Any]:
     assignments.csv                clip_id, cluster, confidence, where the results folder holds a run
     """
     for name, array in _arrays(content).items():
-        buffer = io.BytesIO()
-        np.lib.format.write_array(buffer, array, allow_pickle=False)
-        write_atomic(folder / f"{name}.npy", buffer.getvalue())
+        with whole_file(folder / f"{name}.npy") as file:
+            np.lib.format.write_array(file, array, allow_pickle=False)
     write_atomic(folder / CLIP_IDS, json.dumps(content.clip_ids, ensure_ascii=False))
     _write_beside(content, folder)
     if content.assignments:
@@ -50,9 +48,8 @@ def write_npz(content: Content, folder: Path) -> dict[str, Any]:
         said = [content.assignments.get(clip_id, (-1, np.nan)) for clip_id in clip_ids]
         arrays["cluster"] = np.array([k for k, _ in said], dtype=np.int64)
         arrays["confidence"] = np.array([confidence for _, confidence in said], dtype=np.float32)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    write_atomic(folder / "features.npz", buffer.getvalue())
+    with whole_file(folder / "features.npz") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
     _write_beside(content, folder)
     return {}
 

@@ -1,11 +1,11 @@
 """What there is to export: a workdir's or a folder's features, with what is known of each clip."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.align import Views, align, read_views
+from pipeline.align import Views, read_stores, read_views
 from pipeline.columns import read_column, split_name
 from pipeline.config import Settings
 from pipeline.console import say
@@ -15,13 +15,15 @@ from pipeline.corpora.tables import read_records, read_table
 from pipeline.errors import PipelineError
 from pipeline.evaluate import labels_of
 from pipeline.export.splits import video_of
-from pipeline.features import stores_of
+from pipeline.features import chosen_stores, stores_of
+from pipeline.ledger import stamped
 from pipeline.manifest import to_clip
 from pipeline.prepare import manifest_of
 from pipeline.records import read_record
 from pipeline.reduce import encoders_of, views_of
 from pipeline.store import EmbeddingStore
 
+ROWS = 8192  # clips whose features are written together
 TAKEN_NAMES = ("clip_id", "clip_ids", "cluster", "confidence", "split", "transcript")
 Stores = Mapping[str, tuple[EmbeddingStore, dict[str, str]]]
 
@@ -41,7 +43,7 @@ class Content:
         videos: what each clip was cut from; every clip has one.
         assignments: (cluster, confidence) of the run in the results folder, if it is a run on these clips' views.
         encoders: each modality's recipe; {} for cached features.
-        stores: where sequences may be, by modality, with the stamps their rows must have.
+        stores: where sequences may be, if they were asked for: by modality, with the stamps their rows must have.
     """
 
     settings: Settings
@@ -57,12 +59,13 @@ class Content:
     stores: Stores
 
 
-def gather(settings: Settings, *, reduced: bool) -> Content:
-    """Reads what there is.
+def gather(settings: Settings, *, reduced: bool, sequences: bool = False) -> Content:
+    """Reads what there is. What is known of the clips is held; their features are in mapped files where they are many.
 
     Args:
         settings: `views` names cached features; without it they are the workdir's own.
         reduced: the views of few dims in place of the features.
+        sequences: also where they may be.
     Raises:
         PipelineError: there are none, or something beside them cannot be read.
     """
@@ -77,10 +80,14 @@ def gather(settings: Settings, *, reduced: bool) -> Content:
     elif reduced:
         views, encoders = views_of(settings), encoders_of(settings)
     else:
-        stores = stores_of(settings, [to_clip(clip, root or folder) for clip in clips], "export")
-        found = {modality: store.read(stamps) for modality, (store, stamps) in stores.items()}
-        views = align([clip.clip_id for clip in clips], found)
-        encoders = {modality: dict(store.recipe) for modality, (store, _) in stores.items()}
+        of_corpus = [to_clip(clip, root or folder) for clip in clips]
+        if sequences:
+            stores = stores_of(settings, of_corpus, "export")
+            chosen = {modality: store for modality, (store, _) in stores.items()}
+        else:
+            chosen = chosen_stores(settings, "export")
+        views = read_stores(chosen, stamped(of_corpus, tuple(chosen)))
+        encoders = {modality: dict(store.recipe) for modality, store in chosen.items()}
     for name in views.arrays:
         if name in TAKEN_NAMES:
             raise PipelineError(f"a view is called {name!r}, which every format needs for something else; rename it")
@@ -100,6 +107,11 @@ def gather(settings: Settings, *, reduced: bool) -> Content:
         encoders=encoders,
         stores=stores,
     )
+
+
+def row_slices(n_clips: int) -> Iterator[slice]:
+    """All rows, ROWS at a time."""
+    return (slice(start, min(start + ROWS, n_clips)) for start in range(0, n_clips, ROWS))
 
 
 def _corpus_of(work: Path) -> tuple[list[CorpusClip], Path | None, str]:

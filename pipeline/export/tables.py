@@ -1,7 +1,7 @@
 """csv, parquet and hf: a row a clip."""
 
-import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from pipeline.columns import SPLITS
 from pipeline.corpora.tables import mark_cell
-from pipeline.export.content import Content
-from pipeline.files import write_atomic
+from pipeline.export.content import Content, row_slices
+from pipeline.files import whole_file, write_atomic
 from pipeline.reduce import untrained
 
 _HF_SPLITS = {"train": "train", "valid": "validation", "test": "test"}  # as Hugging Face names them
@@ -27,21 +27,29 @@ def write_csv(content: Content, folder: Path) -> dict[str, Any]:
     A column that nothing fills is left out. An empty cell is a value that is not there. Numbers have as many digits as
     give back the same float32; text is marked as in every CSV that is written here (`mark_cell`).
     """
-    columns = {name: _marked(column) for name, column in _known(content).items()}
-    for modality, view in content.views.arrays.items():
-        missing = np.isnan(view)
-        for index in range(view.shape[1]):
-            values = pa.array(view[:, index], pa.float32(), mask=missing[:, index])
-            columns[mark_cell(f"{modality}_{index}")] = values
-    buffer = io.BytesIO()
-    pcsv.write_csv(pa.table(columns), buffer)
-    write_atomic(folder / "features.csv", buffer.getvalue())
+    known = {name: _marked(column) for name, column in _known(content).items()}
+
+    def columns_of(rows: slice) -> pa.Table:
+        columns = {name: column[rows] for name, column in known.items()}
+        for modality, view in content.views.arrays.items():
+            values, missing = view[rows], np.isnan(view[rows])
+            for index in range(view.shape[1]):
+                column = pa.array(values[:, index], pa.float32(), mask=missing[:, index])
+                columns[mark_cell(f"{modality}_{index}")] = column
+        return pa.table(columns)
+
+    with whole_file(folder / "features.csv") as file:
+        tables = map(columns_of, row_slices(len(content.clip_ids)))
+        first = next(tables, None) or columns_of(slice(0))
+        with pcsv.CSVWriter(file, first.schema) as writer:
+            for table in chain([first], tables):
+                writer.write_table(table)
     return {}
 
 
 def write_parquet(content: Content, folder: Path) -> dict[str, Any]:
     """features.parquet: the columns of `write_csv`, but a modality is one column of fixed-size lists, null for none."""
-    _write_table(_table(content), folder / "features.parquet")
+    _write_tables(_tables(content), folder / "features.parquet")
     return {}
 
 
@@ -51,18 +59,14 @@ def write_hf(content: Content, folder: Path) -> dict[str, Any]:
     Splits are the corpus' own, for all clips or none; without them everything is "train", as the libraries there call
     the only split.
     """
-    table, ids = _table(content), content.clip_ids
+    ids = content.clip_ids
     own = all(clip_id in content.splits for clip_id in ids)
-    splits = (
-        {split: [i for i, clip_id in enumerate(ids) if content.splits[clip_id] == split] for split in SPLITS}
-        if own
-        else {}
-    )
     counts = {}
-    for split, rows in (splits or {"train": list(range(len(ids)))}).items():
-        if rows:
+    for split in SPLITS if own else ("train",):
+        rows = np.array([i for i, clip_id in enumerate(ids) if not own or content.splits[clip_id] == split], np.int64)
+        if len(rows):
             name = _HF_SPLITS[split]
-            _write_table(table.take(pa.array(rows)), folder / "data" / f"{name}-00000-of-00001.parquet")
+            _write_tables(_tables(content, rows), folder / "data" / f"{name}-00000-of-00001.parquet")
             counts[name] = len(rows)
     write_atomic(folder / "README.md", _card(content, counts))
     return {"splits": counts}
@@ -90,11 +94,14 @@ def _marked(column: pa.Array) -> pa.Array:
     return pa.array([None if cell is None else mark_cell(cell) for cell in column.to_pylist()], pa.string())
 
 
-def _table(content: Content) -> pa.Table:
-    columns = _known(content)
-    for modality, view in content.views.arrays.items():
-        columns[modality] = _list_column(view)
-    return pa.table(columns)
+def _tables(content: Content, rows: NDArray[np.int64] | None = None) -> Iterator[pa.Table]:
+    """Of all clips or of some rows, so many at a time; an empty one where there are none."""
+    known = _known(content)
+    rows = np.arange(len(content.clip_ids)) if rows is None else rows
+    for some in row_slices(max(len(rows), 1)):
+        at = rows[some]
+        columns = {name: column.take(pa.array(at)) for name, column in known.items()}
+        yield pa.table(columns | {name: _list_column(view[at]) for name, view in content.views.arrays.items()})
 
 
 def _list_column(view: NDArray[np.float32]) -> pa.Array:
@@ -104,10 +111,11 @@ def _list_column(view: NDArray[np.float32]) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(values, view.shape[1], mask=missing)
 
 
-def _write_table(table: pa.Table, path: Path) -> None:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    write_atomic(path, buffer.getvalue())
+def _write_tables(tables: Iterator[pa.Table], path: Path) -> None:
+    first = next(tables)
+    with whole_file(path) as file, pq.ParquetWriter(file, first.schema, compression="zstd") as writer:
+        for table in chain([first], tables):
+            writer.write_table(table)
 
 
 def _card(content: Content, counts: dict[str, int]) -> str:
