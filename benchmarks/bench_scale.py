@@ -1,11 +1,12 @@
 """`make bench-scale`: what grows with a corpus and what does not, as JSON. Exit 1 below a target.
 
-The store of 10 million clips, TIB on a million, extraction on Ray against extraction without it, and the cost model
-with its simulation (docs/scale.md). Each is measured in processes of its own.
+The store of 10 million clips, TIB on a million, the commands that train and predict on a million, extraction on Ray
+against extraction without it, and the cost model with its simulation (docs/scale.md). Each is measured in processes of
+its own.
 
 make bench-scale                        an hour
 make bench-scale ARGS=--quick           small sizes: minutes; too small to hold time against the targets
-make bench-scale ARGS="--only tib"      one of store, tib, ray, model
+make bench-scale ARGS="--only tib"      one of store, tib, run, ray, model
 """
 
 import argparse
@@ -18,11 +19,11 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from typing import Any
 
-from benchmarks import scale_model, scale_ray, scale_store, scale_tib
+from benchmarks import scale_model, scale_ray, scale_run, scale_store, scale_tib
 from benchmarks.tib_speed import machine
 from pipeline.console import Output, output
 
-PARTS = ("store", "tib", "ray", "model")
+PARTS = ("store", "tib", "run", "ray", "model")
 
 
 def main() -> int:
@@ -35,6 +36,7 @@ def main() -> int:
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "store": lambda: _store(quick),
         "tib": lambda: _tib(quick),
+        "run": lambda: _run(quick),
         "ray": lambda: _ray(quick),
         "model": lambda: {"missed": [], **scale_model.all_sizes(scale_model.read_assumptions(scale_model.ASSUMPTIONS))},
     }
@@ -73,6 +75,14 @@ def _tib(quick: bool) -> dict[str, Any]:
     if memory["spread"] > scale_tib.FLAT:
         missed.append(f"time an anchor spreads by {memory['spread']:.0%}, wanted {scale_tib.FLAT:.0%}")
     return {"missed": missed, "beyond_memory": memory, "by_batch": quality}
+
+
+def _run(quick: bool) -> dict[str, Any]:
+    found = scale_run.quick_commands() if quick else scale_run.commands(scale_run.N_CLIPS)
+    missed = []
+    if found["peak_gb"] > scale_run.MOST_GB:
+        missed.append(f"peak memory {found['peak_gb']:.2f} GB, wanted {scale_run.MOST_GB}")
+    return {"missed": missed, **found}
 
 
 def _ray(quick: bool) -> dict[str, Any]:
