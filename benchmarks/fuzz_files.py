@@ -35,11 +35,11 @@ from pipeline.features import stores_of
 from pipeline.files import write_atomic
 from pipeline.ingest import ingest
 from pipeline.manifest import read_labels, read_manifest, to_clip, write_labels, write_manifest
-from pipeline.predict import load_run
 from pipeline.prepare import manifest_of, prepare
 from pipeline.readers import Readers
 from pipeline.reduce import load_reduction, reduce, views_of
 from pipeline.report.run import read_material, read_run
+from pipeline.run import load_run
 from pipeline.status import status
 
 TIME_LIMIT_S, MEMORY_GB = 30.0, 4.0  # to read one file by all that read it

@@ -7,43 +7,36 @@ drift.json                       beside either: how far these clips are from tho
 """
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.align import ClipIds, Views, read_views
-from pipeline.assignments import write_assignments
 from pipeline.cluster import OWN_AUDIO, OWN_INT8
 from pipeline.config import ExtractSettings, Settings, load_settings
-from pipeline.console import say, table
+from pipeline.console import say
 from pipeline.corpora import READERS
-from pipeline.drift import DRIFT, Tally, Trained, drift, in_words
 from pipeline.encoders import build, recipe_of, request_of
 from pipeline.errors import PipelineError
 from pipeline.extract import extract
-from pipeline.files import check_writable, write_atomic
+from pipeline.files import check_writable
 from pipeline.joins import ClipTable
 from pipeline.ledger import stamped
 from pipeline.manifest import manifest_in, to_clip
+from pipeline.predictions import Readers, predict_and_write, reader, readers_of, row_slices
 from pipeline.prepare import prepare
 from pipeline.records import read_record
-from pipeline.reduce import ARRAYS, RECIPE, encoders_in, load_reduction, untrained
-from pipeline.reduction import Reduction
+from pipeline.reduce import ARRAYS
+from pipeline.run import Run, load_run
 from pipeline.store import EmbeddingStore
 
 if TYPE_CHECKING:
-    from tib import TIB
+    pass
 
 PREDICTIONS = "predictions.csv"
-LOW_CONFIDENCE = 0.5  # below it no cluster has the most of the probability
-NAMED = 10  # clips named in one line
-BLOCK = 8192  # clips that are predicted together
 
 # Of a run's settings those that speak of its own clips and not of new ones. Labels are no part of a prediction.
 _OF_ITS_OWN_CLIPS = (
@@ -54,57 +47,6 @@ _OF_ITS_OWN_CLIPS = (
 # Of the record of an encoder's weights what says where they were found; the checksum says which they are.
 _CLOSE = ("fp32", "bf16", "fp16")  # precisions whose vectors are near enough to be of one space
 _WHEREABOUTS = {"source", "name", "file", "licence"}
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A finished run, ready to predict.
-
-    Attributes:
-        reductions: by modality; none where the run was trained on features as they were.
-        encoders: by modality, the recipe of the embeddings that were reduced.
-    """
-
-    folder: Path
-    model: "TIB"
-    reductions: dict[str, Reduction]
-    encoders: dict[str, dict[str, Any]]
-
-
-# View -> what gives some clips' rows of it, (n, D), as the model takes them.
-Readers = Mapping[str, Callable[[slice], NDArray[np.float32]]]
-
-
-def load_run(folder: Path) -> Run:
-    """Reads the model and the reduction of a run; its workdir is not needed.
-
-    Raises:
-        PipelineError: no such folder, a run that is not whole, or one that this code cannot load.
-    """
-    if not folder.is_dir():
-        raise PipelineError(f"--run {folder}: no such folder; give the results folder of a finished run")
-    needed = ("run.json", "config.yaml", "model.json", "model.safetensors")
-    missing = [name for name in needed if not (folder / name).is_file()]
-    if missing:
-        raise PipelineError(
-            f"--run {folder}: no finished run here: {', '.join(missing)} missing; give the results folder of one, "
-            "or run `train` first"
-        )
-    kept = folder / "reduction"
-    if not (kept / RECIPE).exists() and load_settings(folder / "config.yaml").views is None:
-        raise PipelineError(
-            f"--run {folder}: the reduction of its views is not kept with it; run `train` again with the same config, "
-            "which trains nothing twice and adds it"
-        )
-    from tib import TIB  # only now: it loads PyTorch, and a wrong folder should be told at once
-
-    try:
-        model = TIB.load(folder)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PipelineError(f"--run {folder}: cannot load its model: {error}") from None
-    if not (kept / RECIPE).exists():
-        return Run(folder, model, {}, {})
-    return Run(folder, model, load_reduction(kept), encoders_in(kept))
 
 
 def predict_clips(
@@ -145,7 +87,7 @@ def predict_clips(
         _check_encoder(settings, modality, run.encoders[modality])
     extract(settings, *manifest_in(settings.work), only=wanted, retry_failed=retry_failed)
     with _embedded(run, settings) as views:
-        return n_lost + _predict_and_write(run, views.clip_ids, _readers(views), out)
+        return n_lost + predict_and_write(run, views.clip_ids, readers_of(views), out)
 
 
 def predict_views(run_folder: Path, folder: Path, *, out: Path | None = None) -> int:
@@ -166,10 +108,10 @@ def predict_views(run_folder: Path, folder: Path, *, out: Path | None = None) ->
     if run.encoders and (folder / "features").is_dir() and not any(folder.glob("*.npy")):
         # A workdir's reduced views are of its own reduction, fitted on its own clips: the run's is not that one.
         with _embedded(run, Settings(workdir=folder)) as views:
-            return _predict_and_write(run, views.clip_ids, _readers(views), out)
+            return predict_and_write(run, views.clip_ids, readers_of(views), out)
     views = read_views(folder)
     reduced = _is_reduced(run, folder)
-    return _predict_and_write(run, views.clip_ids, _for_model(run, views, reduced=reduced), out)
+    return predict_and_write(run, views.clip_ids, _for_model(run, views, reduced=reduced), out)
 
 
 def workdir_of(run_folder: Path, clips: Path) -> Path:
@@ -273,7 +215,7 @@ def _embedded(run: Run, settings: Settings) -> Iterator[Views]:
                 view = scratch.empty((clips.n_clips, fitted.dim), np.float32)
             except OSError as error:
                 raise PipelineError(f"predict: {error.strerror}") from None
-            for rows in _slices(len(view)):
+            for rows in row_slices(len(view)):
                 view[rows] = np.nan
             for store in _stores_of(settings.features, modality, run.encoders[modality]):
                 for at, block in clips.locate(modality, store).vectors():
@@ -323,11 +265,11 @@ def _for_model(run: Run, views: Views, *, reduced: bool = False) -> Readers:
         dim, view = run.model.n_features_in_[name], views.arrays.get(name)
         fitted = None if reduced else run.reductions.get(name)
         if view is None:
-            readers[name] = _reader(np.broadcast_to(np.float32(np.nan), (len(views.clip_ids), dim)))
+            readers[name] = reader(np.broadcast_to(np.float32(np.nan), (len(views.clip_ids), dim)))
         elif fitted and view.shape[1] == len(fitted.mean):
-            readers[name] = _reader(view, fitted.apply)
+            readers[name] = reader(view, fitted.apply)
         elif view.shape[1] == dim:
-            readers[name] = _reader(view)
+            readers[name] = reader(view)
             if run.reductions:
                 say(f"predict: {name}: {dim}-d features, taken as reduced already")
         else:
@@ -340,149 +282,3 @@ def _for_model(run: Run, views: Views, *, reduced: bool = False) -> Readers:
     if unknown:
         say(f"predict: {', '.join(unknown)}: not a view of this run ({', '.join(names)}); left out")
     return readers
-
-
-def _readers(views: Views) -> Readers:
-    return {name: _reader(view) for name, view in views.arrays.items()}
-
-
-def _reader(
-    view: NDArray[np.float32], change: Callable[[NDArray[np.float32]], NDArray[np.float32]] = np.array
-) -> Callable[[slice], NDArray[np.float32]]:
-    from tib import scratch
-
-    def read(rows: slice) -> NDArray[np.float32]:
-        found = change(view[rows])
-        scratch.let_go(view)
-        return found
-
-    return read
-
-
-def _slices(n_clips: int) -> Iterator[slice]:
-    return (slice(start, min(start + BLOCK, n_clips)) for start in range(0, n_clips, BLOCK))
-
-
-def _predict_and_write(run: Run, clip_ids: Collection[str], readers: Readers, out: Path) -> int:
-    """Predicts the clips that can be, writes and tells; returns how many could not."""
-    told = _Told(run.model)
-    write_assignments(out, _predicted(run.model, clip_ids, readers, told))
-    drifted = drift(told.tally)
-    write_atomic(out.with_name(DRIFT), json.dumps(drifted.values, indent=2) + "\n")
-    told.say(run, out)
-    for line in in_words(drifted):
-        say(line)
-    return len(clip_ids) - told.n_clips
-
-
-def _predicted(
-    model: "TIB", clip_ids: Collection[str], readers: Readers, told: "_Told"
-) -> Iterator[tuple[str, int, float, float]]:
-    """Clip by clip what is said of it: clip_id, cluster, confidence, agreement; those it says nothing of left out.
-
-    Raises:
-        PipelineError: that is all of them, or the model refuses the values.
-    """
-    from tib.estimator import agreement_of
-
-    ids = iter(clip_ids)
-    for rows in _slices(len(clip_ids)):
-        views = {name: read(rows) for name, read in readers.items()}
-        has = {name: np.asarray(np.isfinite(view).all(axis=1)) for name, view in views.items()}
-        for name, view in views.items():
-            told.n_in_part[name] += int((~has[name] & np.isfinite(view).any(axis=1)).sum())
-            view[~has[name]] = np.nan
-        enough = np.asarray((np.any if _takes_missing(model) else np.all)(list(has.values()), axis=0))
-        batch = list(islice(ids, len(enough)))
-        told.leave_out(batch, has, enough)
-        if not enough.any():
-            continue
-        of_batch = iter([clip_id for clip_id, kept in zip(batch, enough, strict=True) if kept])
-        try:
-            for _, proba, alone in model.iter_posteriors({name: view[enough] for name, view in views.items()}):
-                cluster, confidence = proba.argmax(axis=1), proba.max(axis=1)  # (n,), each
-                some = list(islice(of_batch, len(cluster)))
-                told.add(some, cluster, confidence)
-                yield from zip(some, cluster, confidence, agreement_of(cluster, alone), strict=True)
-        except ValueError as error:
-            raise PipelineError(f"predict: {error}") from None
-    if not told.n_clips:
-        there = ", ".join(f"{name} of {n}" for name, n in told.n_with.items())
-        need = "any view" if _takes_missing(model) else f"every view, as objective {model.objective!r} needs"
-        raise PipelineError(f"none of {len(clip_ids)} clips has {need}: there is {there}; add what is missing")
-
-
-def _takes_missing(model: "TIB") -> bool:
-    """Whether the model says something of a clip that lacks a modality: the reference network has no place for it."""
-    return bool(model.objective != "reference")
-
-
-class _Told:
-    """What is told of the clips in the end, added up as they come.
-
-    Attributes:
-        n_clips: with a prediction.
-        n_with, n_in_part: view -> clips that have it, and that have NaN beside numbers, which is as good as none.
-        tally: against the training.
-    """
-
-    def __init__(self, model: "TIB") -> None:
-        self.tally = Tally(Trained.of(model.labels_, model.confidence_, model.n_clusters_))
-        self.n_with, self.n_in_part = (dict.fromkeys(model.view_names_, 0) for _ in range(2))
-        self._confidence = np.zeros(model.n_clusters_)
-        self._n_low = np.zeros(model.n_clusters_, dtype=np.int64)
-        self._low, self._left_out = list[str](), list[str]()  # the first few
-        self._n_left_out = 0
-
-    @property
-    def n_clips(self) -> int:
-        return int(self.tally.sizes.sum())
-
-    def add(self, clip_ids: Sequence[str], cluster: NDArray[np.int64], confidence: NDArray[np.floating]) -> None:
-        """Counts (n,) predictions."""
-        self.tally.add(cluster, confidence)
-        low, n = confidence < LOW_CONFIDENCE, len(self._n_low)
-        self._confidence += np.bincount(cluster, weights=confidence, minlength=n)
-        self._n_low += np.bincount(cluster[low], minlength=n)
-        self._low += [clip_ids[row] for row in np.flatnonzero(low)[: NAMED - len(self._low)]]
-
-    def leave_out(
-        self, clip_ids: Sequence[str], has: Mapping[str, NDArray[np.bool_]], enough: NDArray[np.bool_]
-    ) -> None:
-        """Counts the (n,) clips that are not `enough`."""
-        for name, rows in has.items():
-            self.n_with[name] += int(rows.sum())
-        lacking = np.flatnonzero(~enough)
-        self._n_left_out += len(lacking)
-        for row in lacking[: NAMED - len(self._left_out)]:
-            without = [name for name, rows in has.items() if not rows[row]]
-            why = f"no {', '.join(without)}" if len(without) < len(has) else "nothing to go by"
-            self._left_out.append(f"{clip_ids[row]} ({why})")
-
-    def say(self, run: Run, out: Path) -> None:
-        """Prints it."""
-        sizes, n_clips = self.tally.sizes, self.n_clips
-        rows: list[tuple[str, int, str, int]] = [
-            (str(k), int(sizes[k]), f"{self._confidence[k] / sizes[k]:.3f}", int(self._n_low[k]))
-            for k in np.flatnonzero(sizes)
-        ]
-        columns = ("cluster", "clips", "mean confidence", f"below {LOW_CONFIDENCE}")
-        table(f"predict: {n_clips} clips by {run.folder}", columns, rows)
-        for modality in untrained(run.encoders):
-            say(f"predict: {modality}: RANDOM weights, untrained")
-        for name, n in self.n_in_part.items():
-            if n:
-                say(f"predict: {name}: {n} clips have NaN beside numbers and are taken as lacking it")
-        n_low = int(self._n_low.sum())
-        if n_low:
-            say(f"predict: {n_low} of low confidence, below {LOW_CONFIDENCE}: {_named(self._low, n_low)}")
-        if self._n_left_out:
-            named = _named(self._left_out, self._n_left_out)
-            say(f"predict: {self._n_left_out} clips have no prediction: {named}")
-        mean = self._confidence.sum() / n_clips
-        say(f"predict: wrote {out}: {n_clips} clips, {len(rows)} clusters, mean confidence {mean:.3f}")
-
-
-def _named(first: Sequence[str], n: int) -> str:
-    more = n - len(first)
-    return ", ".join(first) + (f" and {more} more" if more > 0 else "")

@@ -13,16 +13,18 @@ from corpus_factory import SMALL_ENCODERS, write_folder_corpus
 from media_factory import indexed_frame, write_clip
 
 from pipeline import predict as module
+from pipeline import predictions
 from pipeline.align import Views, read_views
 from pipeline.cli import main
 from pipeline.cluster import train
 from pipeline.config import load_settings
 from pipeline.errors import PipelineError
 from pipeline.extract import extract
-from pipeline.predict import load_run, predict_clips, predict_views
+from pipeline.predict import predict_clips, predict_views
 from pipeline.prepare import manifest_of, prepare
 from pipeline.reduce import reduce, views_of
 from pipeline.reduction import Reduction
+from pipeline.run import Run, load_run
 from tib.config import OBJECTIVES
 
 N_CLIPS = 10
@@ -168,14 +170,14 @@ class _Halves:
 
 @pytest.mark.parametrize("block", [1, 2, 8192])
 def test_missing_rows_and_views_go_to_a_model_that_takes_them(tmp_path, capsys, monkeypatch, block):
-    monkeypatch.setattr(module, "BLOCK", block)
-    stand_in = module.Run(tmp_path, _Halves(), {}, {})
+    monkeypatch.setattr(predictions, "BLOCK", block)
+    stand_in = Run(tmp_path, _Halves(), {}, {})
     text, visual = np.ones((4, 2), np.float32), np.ones((4, 3), np.float32)
     visual[1, 0] = np.nan  # in part, which is as good as none
     text[2:] = visual[2:] = np.nan
     ids = ["a", "b", "c", "d"]
     readers = module._for_model(stand_in, Views(ids, {"text": text, "visual": visual, "odour": text}))
-    assert module._predict_and_write(stand_in, ids, readers, tmp_path / "p.csv") == 2
+    assert predictions.predict_and_write(stand_in, ids, readers, tmp_path / "p.csv") == 2
     # b: visual has no vote, since the clip has none
     assert assigned(tmp_path / "p.csv") == {"a": (1, 0.9, 0.5), "b": (1, 0.6, 0.0)}
     said = capsys.readouterr().out
@@ -186,13 +188,13 @@ def test_missing_rows_and_views_go_to_a_model_that_takes_them(tmp_path, capsys, 
     assert "2 clips have no prediction: c (nothing to go by), d (nothing to go by)" in said
     assert "visual: 1 clips have NaN beside numbers and are taken as lacking it" in said
     alone = module._for_model(stand_in, Views(["a"], {"text": text[:1]}))
-    assert module._predict_and_write(stand_in, ["a"], alone, tmp_path / "p.csv") == 0
+    assert predictions.predict_and_write(stand_in, ["a"], alone, tmp_path / "p.csv") == 0
     assert assigned(tmp_path / "p.csv") == {"a": (1, 0.6, 0.0)}
 
 
 def test_views_of_the_runs_own_reduction_are_not_reduced_again_where_dims_do_not_tell(tmp_path):
     halved = Reduction(np.zeros(2, np.float32), np.full(2, 2, np.float32), None, 1.0)
-    stand_in = module.Run(tmp_path, _Halves(), {"text": halved}, {})
+    stand_in = Run(tmp_path, _Halves(), {"text": halved}, {})
     views = Views(["a"], {"text": np.ones((1, 2), np.float32)})
     assert module._for_model(stand_in, views)["text"](slice(1)).tolist() == [[0.5, 0.5]]
     assert module._for_model(stand_in, views, reduced=True)["text"](slice(1)).tolist() == [[1.0, 1.0]]
@@ -210,7 +212,7 @@ def test_a_clip_that_is_listed_and_not_there_counts_as_failed(made, reference, t
 
 def test_low_confidence_is_told_with_the_first_clips_by_name(tmp_path, capsys):
     ids, confidence = [f"c{i}" for i in range(13)], np.array([0.9] + [0.4] * 12)
-    told = module._Told(_Halves())
+    told = predictions._Told(_Halves())
     for rows in (slice(7), slice(7, 13)):
         told.add(ids[rows], np.zeros(13, int)[rows], confidence[rows])
     told.say(SimpleNamespace(folder=tmp_path, encoders={}), tmp_path / "p.csv")
@@ -430,7 +432,7 @@ def test_clips_without_any_embedding_are_told(reference, tmp_path, command):
 
 def test_values_that_the_model_refuses_are_one_line(made):
     model = load_run(made.runs / "reference").model
-    readers = module._readers(Views([], {name: np.zeros((1, 3), np.float32) for name in model.view_names_}))
-    said = module._predicted(model, ["a"], readers, module._Told(model))
+    readers = predictions.readers_of(Views([], {name: np.zeros((1, 3), np.float32) for name in model.view_names_}))
+    said = predictions._predicted(model, ["a"], readers, predictions._Told(model), lambda n: None)
     with pytest.raises(module.PipelineError, match="predict: fitted on views of text 4, visual 4, audio 4 features"):
         next(said)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipeline.predict import LOW_CONFIDENCE
+from pipeline.predictions import LOW_CONFIDENCE
 from pipeline.reduce import untrained
 from pipeline.report.page import Headline, Score
 from pipeline.report.run import FinishedRun

@@ -21,7 +21,7 @@ from pipeline.errors import PipelineError
 from pipeline.evaluate import labels_of
 from pipeline.manifest import Manifest, manifest_in, to_clip
 from pipeline.metrics import clustering_scores
-from pipeline.predict import LOW_CONFIDENCE
+from pipeline.predictions import LOW_CONFIDENCE
 from pipeline.records import Run, check_record, read_metrics, read_record
 from pipeline.reduce import views_of
 from tib import TIB
