@@ -4,13 +4,12 @@
 """
 
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import pyarrow as pa
 
 from pipeline.errors import PipelineError
+from pipeline.temporary import TemporaryFolder
 
 MEMORY = "768MB"  # what DuckDB may hold; the rest goes to the system's folder for temporary files
 THREADS = 4  # at most, as each wants memory of its own: with 64 of them a join of 8 million clips does not fit into it
@@ -23,14 +22,17 @@ class Engine:
     def __init__(self) -> None:
         import duckdb  # only now: a tenth of a second
 
-        self._folder = tempfile.TemporaryDirectory(prefix="joins-", ignore_cleanup_errors=True)
+        try:
+            self._folder = TemporaryFolder("joins-")
+        except OSError as error:
+            raise _refused(error) from None
         config: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": MEMORY,
             "threads": min(THREADS, os.cpu_count() or 1),
             "preserve_insertion_order": False,
         }
         try:
-            self._connection = duckdb.connect(str(Path(self._folder.name) / "joins.duckdb"), config=config)
+            self._connection = duckdb.connect(str(self._folder.path / "joins.duckdb"), config=config)
         except duckdb.Error as error:
             self._folder.cleanup()
             raise _refused(error) from None

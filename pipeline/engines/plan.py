@@ -4,7 +4,6 @@ Ray reads them as it comes to them, on the machine they lie on, so that no other
 """
 
 import json
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from itertools import islice
@@ -16,6 +15,7 @@ import pyarrow as pa
 from extractors.clip import Clip
 from pipeline.engines.jobs import Chunk
 from pipeline.files import write_atomic
+from pipeline.temporary import TemporaryFolder
 
 CHUNKS_A_FILE = 256
 READING = 2  # files at a time
@@ -30,10 +30,10 @@ class Plan:
         Raises:
             PipelineError: the disk for temporary files is full.
         """
-        self._folder = tempfile.TemporaryDirectory(prefix="plan-", ignore_cleanup_errors=True)
+        self._folder = TemporaryFolder("plan-")
         self.n_chunks, self.files, waiting = 0, list[Path](), iter(chunks)
         while some := list(islice(waiting, CHUNKS_A_FILE)):
-            path = Path(self._folder.name) / f"{len(self.files)}.jsonl"
+            path = self._folder.path / f"{len(self.files)}.jsonl"
             write_atomic(path, "".join(_as_line(chunk) for chunk in some))
             self.files.append(path)
             self.n_chunks += len(some)
