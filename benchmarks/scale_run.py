@@ -22,31 +22,40 @@ RESTARTS = 4
 MOST_GB = 3.0
 
 
-def commands(n_clips: int, *settings: str, labelled: bool = True) -> dict[str, Any]:
-    """Each command on arrays of `n_clips` clips with ids, in a process of its own.
-
-    Args:
-        settings: as `--set` takes them.
-        labelled: give ground truth to score with; without it there are no scores and no baselines.
-    """
+def commands(n_clips: int) -> dict[str, Any]:
+    """Each command on arrays of `n_clips` clips with ids and labels, in a process of its own."""
     with tempfile.TemporaryDirectory() as scratch:
-        views, run = Path(scratch, "views"), Path(scratch, "run")
-        views.mkdir()
-        write_views(views, n_clips)
-        if not labelled:
-            (views / "labels.npy").unlink()
-        (views / CLIP_IDS).write_text(json.dumps([f"clip_{row:09d}" for row in range(n_clips)]))
-        told = (f"train.n_clusters={N_CLUSTERS}", f"train.restarts={RESTARTS}", *settings)
-        words = ["--views", str(views), "--out", str(run), *(word for one in told for word in ("--set", one))]
-        found = {
-            "train": _measured(["train", *words]),
-            "evaluate": _measured(["evaluate", *words]),
-            "report": _measured(["report", *words]),
-            "predict": _measured(["predict", "--run", str(run), "--views", str(views)]),
-        }
-        page = (run / "report.html").stat().st_size
-    peak = max(one["peak_gb"] for one in found.values())
-    return {"n_clips": n_clips, "commands": found, "page_mb": round(page / 1e6, 1), "peak_gb": peak}
+        words, run, views = _written(Path(scratch), n_clips)
+        found = {name: _measured([name, *words]) for name in ("train", "evaluate", "report")}
+        found["predict"] = _measured(["predict", "--run", str(run), "--views", str(views)])
+        return _told(n_clips, found, run)
+
+
+def quick_commands() -> dict[str, Any]:
+    """Two of them on fewer clips without labels, which need no baselines, and trained for a few steps."""
+    few_steps = ("train.epochs=1", "train.batch_size=512", "train.schedule=free")
+    with tempfile.TemporaryDirectory() as scratch:
+        words, run, views = _written(Path(scratch), QUICK_N_CLIPS, *few_steps)
+        (views / "labels.npy").unlink()
+        found = {"train": _measured(["train", *words])}
+        found["predict"] = _measured(["predict", "--run", str(run), "--views", str(views)])
+        return _told(QUICK_N_CLIPS, found, run)
+
+
+def _written(scratch: Path, n_clips: int, *settings: str) -> tuple[list[str], Path, Path]:
+    """Arrays to train on; what to tell a command of them, the run's folder, and theirs."""
+    views, run = scratch / "views", scratch / "run"
+    views.mkdir()
+    write_views(views, n_clips)
+    (views / CLIP_IDS).write_text(json.dumps([f"clip_{row:09d}" for row in range(n_clips)]))
+    told = (f"train.n_clusters={N_CLUSTERS}", f"train.restarts={RESTARTS}", *settings)
+    return ["--views", str(views), "--out", str(run), *(w for one in told for w in ("--set", one))], run, views
+
+
+def _told(n_clips: int, found: dict[str, dict[str, float]], run: Path) -> dict[str, Any]:
+    page_mb = round((run / "report.html").stat().st_size / 1e6, 1)
+    peak_gb = max(one["peak_gb"] for one in found.values())
+    return {"n_clips": n_clips, "commands": found, "page_mb": page_mb, "peak_gb": peak_gb}
 
 
 def _measured(words: Sequence[str]) -> dict[str, float]:
@@ -82,11 +91,6 @@ def main() -> int:
     quick = parser.parse_args().quick
     print(json.dumps(quick_commands() if quick else commands(N_CLIPS), indent=1))
     return 0
-
-
-def quick_commands() -> dict[str, Any]:
-    """Of fewer clips without labels, trained for a few steps."""
-    return commands(QUICK_N_CLIPS, "train.epochs=1", "train.batch_size=512", "train.schedule=free", labelled=False)
 
 
 if __name__ == "__main__":
