@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 OWN = ("file:", "data:", "blob:")
-MANY = 2199
+MANY = 6000  # more than SVG is customarily thought good for
 # Plotly keeps what it draws on the element: the dots of the clips that match are its second trace.
 DOTS = "document.getElementById('map-plot').data[1]"
 ROWS = f"{DOTS}.customdata"

@@ -22,6 +22,7 @@ NAMELESS = """() => [...document.querySelectorAll("a, button, select, input, vid
 def test_opens_without_a_word_at_any_width_and_asks_nobody(visit: Open, name: str, n_clips: int) -> None:
     page = visit(name, width=360)
     assert sorted(page.get(ROWS)) == list(range(n_clips))
+    assert page.see("#map-plot .point").count() == n_clips  # drawn, and not only asked for
     assert page.see(".gallery .item").count() == min(n_clips, 60)
     assert page.see("#count").text_content() == f"{n_clips:,} clips"
     page.get(OPEN_ALL)
@@ -146,7 +147,7 @@ def test_filters_and_search_act_on_the_map_and_the_list(visit: Open, small: Page
 
 def test_a_long_list_grows_when_asked_and_the_focus_goes_on(visit: Open) -> None:
     page = visit("many")
-    page.tab.get_by_text("Show more of 2,199").click()
+    page.tab.get_by_text(f"Show more of {MANY:,}").click()
     assert page.see(".gallery .item").count() == 120
     assert "clip_0060" in page.get(f"{FOCUSED}.textContent")
 

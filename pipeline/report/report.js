@@ -14,7 +14,6 @@
   const SHAPES = ["circle", "square", "diamond", "triangle-up"];
   const SIGNS = ["●", "■", "◆", "▲"];
   const PAGE_OF_LIST = 60; // clips added to the list at a time
-  const MANY = 5000; // dots beyond which SVG is slow
   const HAS_PICTURES = CLIPS.thumbnail.some(Boolean);
   const $ = (id) => document.getElementById(id);
 
@@ -192,7 +191,7 @@
     const { clientWidth, clientHeight } = $("map-plot");
     const size = Math.min(14, Math.max(6, 0.14 * Math.sqrt((clientWidth * clientHeight) / N)));
     const dots = (of, more) => ({
-      type: N > MANY ? "scattergl" : "scatter",
+      type: "scatter", // SVG, also for many: Plotly's WebGL makes functions of text, which the page's policy forbids
       mode: "markers",
       x: of.map((row) => map.x[row]),
       y: of.map((row) => map.y[row]),
