@@ -28,8 +28,8 @@ from pipeline.store import EmbeddingStore
 PUBLISHED_NAMES = {"video": "visual"}  # the published demo's file names -> ours
 LABEL_LIKE = {"label", "y", "y_true", "labels_true", "target", "targets", "gt", "ground_truth"}
 CLIP_IDS = "clip_ids.json"
-ROWS = 65_536  # of an array that are looked at together
-_JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+ROWS, NUMBERS = 65_536, 2**24  # of an array that are looked at together, at most
+_JSON_ITEM = re.compile(r'\s*([\[,])\s*("(?:[^"\\]|\\.)*")')  # of a list of strings, with what stands before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Views:
         ):
             digest.update(text.encode())
         for array in self.arrays.values():
-            for rows in _blocks(array):
+            for rows in blocks(array):
                 digest.update(np.ascontiguousarray(rows).tobytes())
         return digest.hexdigest()
 
@@ -92,22 +92,32 @@ class Views:
         return Views(ids, {name: _rows_of(array, rows) for name, array in self.arrays.items()})
 
 
-def _blocks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+def blocks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
     """The rows, some at a time; what was mapped into memory for them is let go of."""
-    for start in range(0, len(array), ROWS):
-        yield array[start : start + ROWS]
-        if isinstance(array.base, mmap.mmap):
-            array.base.madvise(mmap.MADV_DONTNEED)
+    width = array.shape[1] if array.ndim > 1 else 1
+    for rows in row_slices(len(array), max(1, min(ROWS, NUMBERS // max(width, 1)))):
+        yield array[rows]
+        let_go(array)
+
+
+def let_go(array: NDArray[Any]) -> None:
+    """Of an array that is a mapped file: its pages leave memory until they are asked for again. As tib.scratch has it,
+    which loads PyTorch."""
+    if isinstance(array.base, mmap.mmap):
+        array.base.madvise(mmap.MADV_DONTNEED)
 
 
 def _rows_of(array: NDArray[np.float32], rows: NDArray[np.bool_]) -> NDArray[np.float32]:
-    kept = [block[of_block[:, 0]] for block, of_block in zip(_blocks(array), _blocks(rows[:, None]), strict=True)]
+    kept, start = [], 0
+    for block in blocks(array):
+        kept.append(block[rows[start : start + len(block)]])
+        start += len(block)
     return np.concatenate(kept)
 
 
 def has_no_nan(array: NDArray[np.float32]) -> NDArray[np.bool_]:
     """(N,) of (N, D): whether a row is whole."""
-    return np.concatenate([~np.isnan(rows).any(axis=1) for rows in _blocks(array)] or [np.empty(0, bool)])
+    return np.concatenate([~np.isnan(rows).any(axis=1) for rows in blocks(array)] or [np.empty(0, bool)])
 
 
 class Aligned:
@@ -156,7 +166,7 @@ class Aligned:
     def lacking(self, modality: str) -> Iterator[Rows]:
         """Rows of the view whose clips lack the modality, a batch at a time."""
         rows = self._row[self._kept & ~self._has[modality]].astype(np.int64)
-        return iter(_blocks(rows))
+        return iter(blocks(rows))
 
     def array(self, modality: str) -> NDArray[np.float32]:
         """The view, (N, D_m), in a mapped file where it is much (tib/scratch.py).
@@ -172,7 +182,7 @@ class Aligned:
             raise PipelineError(f"{modality}: {error.strerror}") from None
         for rows, block in self.vectors(modality):
             view[rows] = block
-            scratch.let_go(view)
+            let_go(view)
         for rows in self.lacking(modality):
             view[rows] = np.nan
         return view
@@ -345,21 +355,24 @@ def iter_clip_ids(folder: Path) -> Iterator[str]:
     Raises:
         PipelineError: it cannot be read.
     """
-    path, unread = folder / CLIP_IDS, ""
+    path, unread, before = folder / CLIP_IDS, "", "["
     try:
         with path.open(encoding="utf-8") as file:
             while text := file.read(1 << 20):
-                unread += text
-                end = 0
-                for found in _JSON_STRING.finditer(unread):
-                    quoted = found.group()
-                    yield json.loads(quoted) if "\\" in quoted else quoted[1:-1]
-                    end = found.end()
+                unread, end = unread + text, 0
+                while (found := _JSON_ITEM.match(unread, end)) and found[1] == before:
+                    yield json.loads(found[2]) if "\\" in found[2] else found[2][1:-1]
+                    end, before = found.end(), ","
                 unread = unread[end:]
-        if unread.strip() not in ("]", "[]"):
+        if "".join(unread.split()) != ("]" if before == "," else "[]"):
             raise ValueError("expected a list of strings")
     except (OSError, ValueError) as error:
         raise PipelineError(f"cannot read {path}: {error}") from None
+
+
+def row_slices(n_rows: int, most: int) -> Iterator[slice]:
+    """All rows, in order, `most` at a time."""
+    return (slice(start, min(start + most, n_rows)) for start in range(0, n_rows, most))
 
 
 def load_npy(path: Path, *, mapped: bool = False) -> NDArray[Any]:
@@ -396,7 +409,7 @@ def read_array(path: Path) -> NDArray[np.float32]:
     except (OSError, ValueError) as error:
         raise PipelineError(f"cannot read {path} as an array of numbers ({error})") from None
     values = array if array.dtype == np.float32 else np.asarray(array, dtype=np.float32)
-    for number, rows in enumerate(_blocks(values)):
+    for number, rows in enumerate(blocks(values)):
         infinite = np.isinf(rows)
         if infinite.any():
             row = number * ROWS + int(np.argwhere(infinite)[0][0])

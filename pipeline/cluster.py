@@ -36,7 +36,7 @@ from pipeline.metrics import clustering_scores
 from pipeline.provenance import arithmetic, environment, stable_hash
 from pipeline.records import read_record
 from pipeline.reduce import encoders_of, keep_reduction, made_with_of, untrained
-from pipeline.transcripts import made_by
+from pipeline.transcripts import made_among
 
 if TYPE_CHECKING:
     from tib import TIB, StepReport
@@ -231,9 +231,8 @@ def _transcripts_made(settings: Settings, views: Views) -> dict[str, int]:
     """Model -> clustered clips whose words it made; {} where the corpus has them all."""
     if settings.views is not None or "text" not in views.arrays or not (settings.work / "corpus.json").exists():
         return {}
-    of_corpus = iter(manifest_in(settings.work)[0])  # in whose order the views are
-    clustered = (next((clip for clip in of_corpus if clip.clip_id == clip_id), None) for clip_id in views.clip_ids)
-    return dict(made_by(clip for clip in clustered if clip))
+    manifest, _ = manifest_in(settings.work)
+    return made_among(manifest, views.clip_ids) if any(clip.transcribed_by for clip in manifest) else {}
 
 
 def _inputs_of(out: Path) -> str | None:

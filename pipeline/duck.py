@@ -23,7 +23,7 @@ class Engine:
         import duckdb  # only now: a tenth of a second
 
         try:
-            self._folder = TemporaryFolder("joins-")
+            self._folder = TemporaryFolder("tib-joins-")
         except OSError as error:
             raise _refused(error) from None
         config: dict[str, str | bool | int | float | list[str]] = {

@@ -53,17 +53,17 @@ def evaluate(settings: Settings, views: Views, labels: Mapping[str, str]) -> dic
         "n_clusters_used": len(sizes[0]),
         "cluster_sizes": {str(k): int(n) for k, n in zip(*sizes, strict=True)},
     }
-    # Ground truth is what people have made: of all there is here it alone is held, and so is the ids' list of it.
-    truth = {clip_id: labels[clip_id] for clip_id in assignments.clip_ids if clip_id in labels}
-    if truth:
-        rows = np.fromiter((row for row, i in enumerate(assignments.clip_ids) if i in truth), np.int64, len(truth))
-        labels_true = np.unique(list(truth.values()), return_inverse=True)[1]  # numbers are quicker to compare
-        metrics["n_scored"] = len(truth)
+    # Of all there is here, ground truth alone is held as text: it is what people have made.
+    labelled = [(row, clip_id) for row, clip_id in enumerate(assignments.clip_ids) if clip_id in labels]
+    if labelled:
+        rows, truth = [row for row, _ in labelled], {clip_id: labels[clip_id] for _, clip_id in labelled}
+        labels_true = np.unique([truth[clip_id] for _, clip_id in labelled], return_inverse=True)[1]
+        metrics["n_scored"] = len(rows)
         metrics["scores"] = clustering_scores(labels_true, assignments.cluster[rows])
         restarts = read_restarts(out, assignments.clip_ids)
         metrics["n_restarts"] = len(restarts)
         metrics["restarts"] = _mean_sd([clustering_scores(labels_true, restart[rows]) for restart in restarts])
-        sample = _sample(views)
+        sample = _sample(views, truth)
         metrics["n_baseline_clips"] = len(sample.clip_ids)
         metrics["baselines"], metrics["baselines_left_out"] = baseline_scores(sample, truth, n_clusters)
     write_atomic(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
@@ -140,13 +140,18 @@ def baseline_scores(
     return found, left_out
 
 
-def _sample(views: Views) -> Views:
-    """The clips that baselines run on: all, or of very many some drawn at random, in their order."""
+def _sample(views: Views, truth: Collection[str]) -> Views:
+    """The clips that baselines run on: all, or of very many some drawn at random, in their order.
+
+    Those with a label come first: a baseline that is fitted on clips of which hardly any can be scored tells nothing.
+    """
     n_clips = len(views.clip_ids)
     if n_clips <= MOST_BASELINE_CLIPS:
         return views
+    order = np.random.default_rng(SAMPLE_SEED).permutation(n_clips)
+    has_label = np.fromiter((clip_id in truth for clip_id in views.clip_ids), bool, n_clips)
     drawn = np.zeros(n_clips, dtype=bool)
-    drawn[np.random.default_rng(SAMPLE_SEED).choice(n_clips, MOST_BASELINE_CLIPS, replace=False)] = True
+    drawn[order[np.argsort(~has_label[order], kind="stable")][:MOST_BASELINE_CLIPS]] = True
     return views.take(drawn)
 
 

@@ -10,11 +10,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from pipeline.align import ClipIds, Views, read_views
+from pipeline.align import ClipIds, Views, let_go, read_views, row_slices
 from pipeline.cluster import OWN_AUDIO, OWN_INT8
 from pipeline.config import ExtractSettings, Settings, load_settings
 from pipeline.console import say
@@ -26,15 +26,12 @@ from pipeline.files import check_writable
 from pipeline.joins import ClipTable
 from pipeline.ledger import stamped
 from pipeline.manifest import manifest_in, to_clip
-from pipeline.predictions import Readers, predict_and_write, reader, readers_of, row_slices
+from pipeline.predictions import BLOCK, Readers, predict_and_write, reader, readers_of
 from pipeline.prepare import prepare
 from pipeline.records import read_record
 from pipeline.reduce import ARRAYS
 from pipeline.run import Run, load_run
 from pipeline.store import EmbeddingStore
-
-if TYPE_CHECKING:
-    pass
 
 PREDICTIONS = "predictions.csv"
 
@@ -215,12 +212,13 @@ def _embedded(run: Run, settings: Settings) -> Iterator[Views]:
                 view = scratch.empty((clips.n_clips, fitted.dim), np.float32)
             except OSError as error:
                 raise PipelineError(f"predict: {error.strerror}") from None
-            for rows in row_slices(len(view)):
+            for rows in row_slices(len(view), BLOCK):
                 view[rows] = np.nan
+                let_go(view)
             for store in _stores_of(settings.features, modality, run.encoders[modality]):
                 for at, block in clips.locate(modality, store).vectors():
                     view[at], found = fitted.apply(block), True
-                    scratch.let_go(view)
+                    let_go(view)
             arrays[modality] = view
         if not found:
             raise PipelineError(

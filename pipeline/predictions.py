@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.align import Views
+from pipeline.align import Views, let_go, row_slices
 from pipeline.assignments import write_assignments
 from pipeline.console import progress, say, table
 from pipeline.drift import DRIFT, Tally, Trained, drift, in_words
@@ -42,19 +42,13 @@ def reader(
     Args:
         change: of (n, D) rows into those that the model takes.
     """
-    from tib import scratch
 
     def read(rows: slice) -> NDArray[np.float32]:
         found = change(view[rows])
-        scratch.let_go(view)
+        let_go(view)
         return found
 
     return read
-
-
-def row_slices(n_clips: int) -> Iterator[slice]:
-    """All rows, BLOCK at a time."""
-    return (slice(start, min(start + BLOCK, n_clips)) for start in range(0, n_clips, BLOCK))
 
 
 def predict_and_write(run: Run, clip_ids: Collection[str], readers: Readers, out: Path) -> int:
@@ -83,7 +77,7 @@ def _predicted(
     from tib.estimator import agreement_of
 
     ids = iter(clip_ids)
-    for rows in row_slices(len(clip_ids)):
+    for rows in row_slices(len(clip_ids), BLOCK):
         views = {name: read(rows) for name, read in readers.items()}
         has = {name: np.asarray(np.isfinite(view).all(axis=1)) for name, view in views.items()}
         for name, view in views.items():

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-_LOCK = ".lock"
+_LOCK = ".temporary"  # a name that no folder of anybody else has in it
 _BEING_MADE_S = 60.0  # a folder this young may be one that is not locked yet
 
 
 class TemporaryFolder:
-    """A folder of its own.
+    """A folder of its own, which goes when it is cleaned up or when nobody knows it any more.
 
     Attributes:
         path: where it is.
@@ -26,7 +26,8 @@ class TemporaryFolder:
             OSError: TMPDIR is full, or cannot be written.
         """
         _remove_leftovers(prefix)
-        self.path = Path(tempfile.mkdtemp(prefix=prefix))
+        self._folder = tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
+        self.path = Path(self._folder.name)
         self._lock = FileLock(self.path / _LOCK, timeout=0)
         with suppress(OSError, NotImplementedError):  # a disk without locks: what is left of it then stays
             self._lock.acquire()
@@ -34,7 +35,7 @@ class TemporaryFolder:
     def cleanup(self) -> None:
         """Deletes it."""
         self._lock.release()
-        shutil.rmtree(self.path, ignore_errors=True)
+        self._folder.cleanup()
 
 
 def _remove_leftovers(prefix: str) -> None:

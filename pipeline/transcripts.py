@@ -27,7 +27,7 @@ from pipeline.failures import FailureLog
 from pipeline.files import write_chunks
 from pipeline.joins import KEYS
 from pipeline.manifest import to_clip
-from pipeline.sources import source_of
+from pipeline.sources import UNREADABLE, source_of
 
 TRANSCRIPTS = "transcripts.jsonl"
 AnyClip = TypeVar("AnyClip", Clip, CorpusClip)
@@ -44,6 +44,7 @@ class Made:
 
 
 _NAMES = tuple(field.name for field in fields(Made))
+_PAIRS = pa.schema([("clip_id", pa.string()), ("model", pa.string())])
 _LINES = pa.schema([("place", pa.int64()), *((name, pa.string()) for name in _NAMES)])
 
 
@@ -71,11 +72,11 @@ class Transcripts:
         if not text:
             return
         try:
-            with self.path.open("ab") as file:
+            with self.path.open("ab", buffering=0) as file:  # nothing is left over to be written after all
                 end = file.tell()
                 try:
-                    file.write(text)
-                    file.flush()
+                    while text:
+                        text = text[file.write(text) :]
                     os.fsync(file.fileno())
                 except OSError:
                     os.ftruncate(file.fileno(), end)
@@ -93,7 +94,10 @@ class Transcripts:
         if not self.path.exists():
             return
         with Newest(self.path) as newest:
-            if newest.n_superseded or _torn(self.path):
+            torn = _torn(self.path)
+            if torn:
+                say(f"transcribe: {self.path} ended in the midst of a line, which is left out: {torn[:80]!r}")
+            if newest.n_superseded or torn is not None:
                 write_chunks(self.path, map(_line, newest.all()))
 
 
@@ -164,7 +168,7 @@ def fill(clips: Iterable[CorpusClip], work: Path, root: Path) -> Iterator[Corpus
         for clip, made in newest.of(own):
             if made is None or not without_words(clip):
                 yield clip
-            elif made.source != source_of(to_clip(clip, root), "audio"):
+            elif not _is_of(made, source_of(to_clip(clip, root), "audio")):
                 n_stale += 1
                 yield clip
             elif made.text:
@@ -178,9 +182,31 @@ def fill(clips: Iterable[CorpusClip], work: Path, root: Path) -> Iterator[Corpus
         say(f"prepare: {n_stale} transcripts are of sound that has changed since, and are left out; run `transcribe`")
 
 
+def _is_of(made: Made, stamp: str) -> bool:
+    """Whether a transcript is of the sound that a clip has now; where its file is gone, of that which it had."""
+    return made.source == stamp or stamp.startswith(UNREADABLE)
+
+
 def made_by(clips: Iterable[CorpusClip]) -> Mapping[str, int]:
     """Model -> how many clips have its transcript."""
     return Counter(clip.transcribed_by for clip in clips if clip.transcribed_by is not None)
+
+
+def made_among(clips: Iterable[CorpusClip], clip_ids: Iterable[str]) -> dict[str, int]:
+    """The same of those clips whose id is among others', in whatever order."""
+    named = ((clip.clip_id, clip.transcribed_by) for clip in clips if clip.transcribed_by is not None)
+    with Engine() as engine:
+        for name, rows in (("made", named), ("wanted", ((clip_id, "") for clip_id in clip_ids))):
+            engine.run(f"CREATE TABLE {name} AS SELECT * FROM given", given=(_PAIRS, _pairs(rows)))  # noqa: S608
+        query = "SELECT model, count(*) FROM made SEMI JOIN wanted USING (clip_id) GROUP BY model ORDER BY 2 DESC, 1"
+        found = [zip(*(column.to_pylist() for column in batch.columns), strict=True) for batch in engine.stream(query)]
+        return {model: count for rows in found for model, count in rows}
+
+
+def _pairs(rows: Iterable[tuple[str, str]]) -> Iterator[pa.RecordBatch]:
+    waiting = iter(rows)
+    while some := list(islice(waiting, BATCH)):
+        yield pa.RecordBatch.from_arrays([strings(column) for column in zip(*some, strict=True)], schema=_PAIRS)
 
 
 def read_transcripts(path: Path) -> Iterator[Made]:
@@ -219,10 +245,19 @@ def _line(one: Made) -> str:
     return json.dumps(asdict(one)) + "\n"
 
 
-def _torn(path: Path) -> bool:
-    """Whether a file does not end with a line's end."""
+def _torn(path: Path) -> bytes | None:
+    """What stands after the last line's end: None for nothing, and b"" where it is a whole line but for that end."""
+    last = b""
     with path.open("rb") as file:
-        return bool(file.seek(0, os.SEEK_END)) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
+        for line in file:
+            last = line
+    if not last or last.endswith(b"\n"):
+        return None
+    try:
+        _parse(last)
+    except (ValueError, RecursionError):
+        return last
+    return b""
 
 
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:

@@ -166,7 +166,13 @@ def test_all_clips_are_taken_without_a_copy():
     assert views.take(np.array([True])) is views
 
 
-@pytest.mark.parametrize("text", ["", '["a", "b', '{"a": "b"}', '["a", 3]', "[3]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", '["a", "b', '{"a": "b"}', '["a", 3]', "[3]", '[null, "a", "b"]', '["a" "b"]', '"a", "b"]', '["a",]'),
+        *('["a"], "b"]', '[["a", "b"]', "[,]"),
+    ],
+)
 def test_ids_that_are_no_list_of_strings_are_refused(tmp_path, text):
     (tmp_path / "clip_ids.json").write_text(text)
     with pytest.raises(PipelineError, match=r"cannot read .*clip_ids.json: expected a list of strings"):

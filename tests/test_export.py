@@ -16,7 +16,7 @@ from pipeline.config import Settings
 from pipeline.corpora.tables import mark_cell
 from pipeline.errors import PipelineError
 from pipeline.evaluate import labels_of
-from pipeline.export import FORMATS, content, export
+from pipeline.export import FORMATS, content, export, tables
 from pipeline.folders import whole_folder
 from pipeline.prepare import prepare
 from pipeline.store import EmbeddingStore
@@ -127,7 +127,8 @@ def test_hf_has_the_corpus_own_splits(tmp_path):
 @pytest.mark.parametrize("format_", ["csv", "parquet", "hf", "npy", "npz"])
 def test_what_is_written_so_many_clips_at_a_time_is_the_same(settings, tmp_path, monkeypatch, format_):
     whole = export(settings, format_, tmp_path / "whole")
-    monkeypatch.setattr(content, "ROWS", 2)
+    monkeypatch.setattr(tables, "ROWS", 2)
+    monkeypatch.setattr("pipeline.align.ROWS", 2)
     monkeypatch.setattr("tib.scratch.IN_MEMORY", 1)
     export(settings, format_, tmp_path / "pieces")
     for name in whole["files"]:

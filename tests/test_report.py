@@ -16,8 +16,10 @@ from pipeline.config import load_settings
 from pipeline.corpora.base import CorpusClip
 from pipeline.errors import PipelineError
 from pipeline.reduce import reduce
+from pipeline.report.accounts import accounts
 from pipeline.report.contents import gather
 from pipeline.report.html import render, report, script_json
+from pipeline.report.run import read_material, read_run
 from tib import TIB
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -143,6 +145,18 @@ def test_the_accounts_come_out_and_every_loss_has_its_cause(page):
         ("clip6", "visual", "extract", "not_extracted"),
     ]
     assert {f.detail for f in page.failures if f.clip_id == "clip5"} == {"5 #.mp4: a test's"}  # not where it lies
+
+
+def test_what_is_not_listed_is_counted_and_said(of_clips, page, monkeypatch):
+    monkeypatch.setattr("pipeline.report.accounts.MOST_LISTED", 1)
+    material = read_material(of_clips, read_run(of_clips.results))
+    found = accounts(of_clips, read_run(of_clips.results), replace(material, left_out=["x", "y", "z"]))
+    assert found.counts == page.counts
+    assert [f.clip_id for f in found.failures] == ["clip5", "clip6", "clip5", "x"]
+    assert found.n_unlisted == 2
+    monkeypatch.setattr("pipeline.report.contents.accounts", lambda *_: found)
+    told = "2 more clips that failed or were skipped are counted below and not listed"
+    assert any(warning.startswith(told) for warning in gather(of_clips).headline.warnings)
 
 
 def test_clips_that_prepare_lost_are_told(of_clips):

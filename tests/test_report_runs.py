@@ -72,6 +72,21 @@ def test_of_very_many_clips_a_sample_is_shown_and_the_figures_are_of_all(views_a
     json.loads(script_json(found))
 
 
+def test_the_sample_is_of_so_many_clips_with_some_of_each_cluster(monkeypatch):
+    monkeypatch.setattr(run_module, "MOST_SHOWN", 1000)
+    clusters = np.repeat([0, 3, 7, 8], [5000, 2000, 150, 2])
+    rows = run_module.shown_of(clusters)
+    assert len(rows) == len(set(rows.tolist())) == 1000
+    assert np.all(np.diff(rows) > 0)
+    shown = {k: int((clusters[rows] == k).sum()) for k in (0, 3, 7, 8)}
+    assert shown[8] == 2
+    assert shown[7] >= 100
+    assert shown[0] > 1.5 * shown[3]
+    many = np.arange(4000)  # more clusters than are shown
+    assert len(run_module.shown_of(many)) == 1000
+    assert run_module.shown_of(clusters[:999]).tolist() == list(range(999))
+
+
 def test_no_labels(tmp_path):
     found = gather(views_run(tmp_path, planted(N, K)))
     assert (found.scores, found.confusion, found.n_scored, found.restarts["acc"]) == ([], None, 0, None)

@@ -13,7 +13,7 @@ from pipeline.temporary import TemporaryFolder
 HOLDER = """
 import sys, time
 from pipeline.temporary import TemporaryFolder
-folder = TemporaryFolder("joins-")
+folder = TemporaryFolder("tib-joins-")
 (folder.path / "big").write_bytes(b"x")
 print(folder.path, flush=True)
 time.sleep(60)
@@ -38,24 +38,33 @@ def other(temporary):
 
 
 def test_it_goes_when_it_is_done_with(temporary):
-    folder = TemporaryFolder("joins-")
+    folder = TemporaryFolder("tib-joins-")
     (folder.path / "x").write_text("y")
     folder.cleanup()
     assert list(temporary.iterdir()) == []
 
 
+def test_it_goes_when_nobody_knows_it_any_more(temporary):
+    folder = TemporaryFolder("tib-joins-")
+    assert folder.path.exists()
+    with pytest.warns(ResourceWarning, match="Implicitly cleaning up"):
+        del folder
+    assert list(temporary.iterdir()) == []
+
+
 def test_what_a_killed_process_left_is_deleted_by_the_next_and_what_lives_is_not(other, temporary):
     process, path = other
-    stranger = temporary / "joins-stranger"
+    stranger = temporary / "tib-joins-workdir"  # which another command has held
     stranger.mkdir()
+    (stranger / ".lock").touch()
     os.utime(stranger, (0, 0))
-    TemporaryFolder("joins-").cleanup()
+    TemporaryFolder("tib-joins-").cleanup()
     assert (path / "big").exists()
     process.send_signal(signal.SIGKILL)
     process.wait()
-    TemporaryFolder("plan-").cleanup()
+    TemporaryFolder("tib-plan-").cleanup()
     assert path.exists()
-    TemporaryFolder("joins-").cleanup()
+    TemporaryFolder("tib-joins-").cleanup()
     assert not path.exists()
     assert stranger.exists()
 
@@ -65,5 +74,5 @@ def test_a_folder_that_is_being_made_is_left_alone(other):
     process.send_signal(signal.SIGKILL)
     process.wait()
     os.utime(path)
-    TemporaryFolder("joins-").cleanup()
+    TemporaryFolder("tib-joins-").cleanup()
     assert path.exists()

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from itertools import groupby
 from types import SimpleNamespace
 
@@ -15,16 +17,17 @@ from speech_factory import write_wav2vec2, write_whisper
 from terminal import call_main
 from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer, WhisperForConditionalGeneration
 
-from extractors.errors import WeightsError
+from extractors.errors import WeightsError, as_extraction_error
 from extractors.media import MediaNeeds, read_media
 from extractors.speech_recognition import SpeechRecogniser, model_folder, model_sha256
 from pipeline import transcribe as module
 from pipeline.config import load_settings
+from pipeline.corpora.base import CorpusClip
 from pipeline.errors import PipelineError
 from pipeline.manifest import to_clip
 from pipeline.prepare import manifest_of, prepare
 from pipeline.transcribe import transcribe
-from pipeline.transcripts import TRANSCRIPTS, Made, Newest, Transcripts, made_by, read_transcripts
+from pipeline.transcripts import TRANSCRIPTS, Made, Newest, Transcripts, made_among, made_by, read_transcripts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 RATE_HZ = 16_000
@@ -278,18 +281,52 @@ def test_a_broken_line_is_named(settings, line):
             stage(settings)
 
 
-def test_what_a_killed_write_left_is_passed_over_and_cut_off(settings):
+def test_what_a_killed_write_left_is_passed_over_and_cut_off(settings, capsys):
     run(settings)
     path, whole = settings.work / TRANSCRIPTS, transcripts_of(settings)
     lines = path.read_text()
     path.write_text(lines + '{"clip_id": "clip_02", "te')
     prepare(settings)
     assert transcripts_of(settings) == whole
+    capsys.readouterr()
     run(settings)
+    assert 'ended in the midst of a line, which is left out: b\'{"clip_id": "clip_02", "te\'' in capsys.readouterr().out
     assert path.read_text() == lines
     path.write_text(lines.rstrip("\n"))  # whole, but for its end
     run(settings)
     assert path.read_text() == lines
+    assert "midst" not in capsys.readouterr().out
+
+
+def test_a_clip_whose_file_is_gone_keeps_its_words(settings, capsys):
+    run(settings)
+    words = texts(settings)
+    settings.corpus.root.rename(settings.corpus.root.with_name("away"))
+    capsys.readouterr()
+    assert run(settings) == 1  # the one that failed before is missing now
+    assert texts(settings) == words
+    assert "has changed" not in capsys.readouterr().out
+
+
+def test_a_clip_that_another_model_fails_on_keeps_the_words_of_the_one_before(settings, wav2vec2, monkeypatch):
+    run(settings)
+    section = settings.transcribe.model_copy(update={"model": str(wav2vec2)})
+    monkeypatch.setattr(module, "_load", lambda folder, settings: SimpleNamespace(sample_rate_hz=RATE_HZ))
+    failed = as_extraction_error("encode", ValueError("no"))
+    monkeypatch.setattr(module, "_said", lambda recogniser, sounds: [failed] * len(sounds))
+    assert run(settings.model_copy(update={"transcribe": section})) == 4
+    (model,) = made_by(manifest_of(settings)[0])
+    assert model.startswith("tiny-whisper")
+
+
+def test_models_are_counted_in_whatever_order_the_clips_come():
+    clips = [
+        CorpusClip(i, f"{i}.mp4", transcript="x", transcribed_by=model) for i, model in zip("abcd", "mnm-", strict=True)
+    ]
+    clips[3] = CorpusClip("d", "d.mp4", transcript="x")
+    assert made_among(clips, ["d", "z", "c", "b"]) == {"m": 1, "n": 1}
+    assert made_among(clips, []) == {}
+    assert made_among(clips, "cba") == {"m": 2, "n": 1}
 
 
 def test_transcripts_are_appended_and_the_last_of_a_clip_counts(tmp_path, monkeypatch):
@@ -314,13 +351,19 @@ def test_transcripts_are_appended_and_the_last_of_a_clip_counts(tmp_path, monkey
     assert (tmp_path / TRANSCRIPTS).stat().st_mtime_ns == before
 
 
-def test_a_disk_that_is_full_cuts_no_line_in_two(tmp_path, monkeypatch):
+def test_a_disk_that_is_full_cuts_no_line_in_two(tmp_path):
     store = Transcripts(tmp_path, "m")
     store.append([Made("a", "x", "m", "s")])
     whole = store.path.read_bytes()
-    monkeypatch.setattr("os.fsync", lambda number: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(PipelineError, match=r"cannot write .*transcripts\.jsonl: No space left on device; free some"):
-        store.append([Made("b", "y", "m", "s")])
+    code = f"""
+import resource
+from pathlib import Path
+from pipeline.transcripts import Made, Transcripts
+resource.setrlimit(resource.RLIMIT_FSIZE, ({len(whole) + 100}, {len(whole) + 100}))
+Transcripts(Path({str(tmp_path)!r}), "m").append([Made(f"b{{i}}", "y" * 99, "m", "s") for i in range(20)])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert "transcripts.jsonl: File too large; free some space, and run again" in done.stderr
     assert store.path.read_bytes() == whole
 
 

@@ -30,7 +30,7 @@ class Plan:
         Raises:
             PipelineError: the disk for temporary files is full.
         """
-        self._folder = TemporaryFolder("plan-")
+        self._folder = TemporaryFolder("tib-plan-")
         self.n_chunks, self.files, waiting = 0, list[Path](), iter(chunks)
         while some := list(islice(waiting, CHUNKS_A_FILE)):
             path = self._folder.path / f"{len(self.files)}.jsonl"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.align import CLIP_IDS, PUBLISHED_NAMES
+from pipeline.align import CLIP_IDS, PUBLISHED_NAMES, blocks
 from pipeline.columns import write_column
 from pipeline.corpora.tables import format_table
 from pipeline.export.content import Content
@@ -28,7 +28,10 @@ def write_npy(content: Content, folder: Path) -> dict[str, Any]:
     """
     for name, array in _arrays(content).items():
         with whole_file(folder / f"{name}.npy") as file:
-            np.lib.format.write_array(file, array, allow_pickle=False)
+            header = np.lib.format.header_data_from_array_1_0(array) | {"fortran_order": False}
+            np.lib.format.write_array_header_1_0(file, header)
+            for block in blocks(array):
+                file.write(block.tobytes())
     write_atomic(folder / CLIP_IDS, json.dumps(content.clip_ids, ensure_ascii=False))
     _write_beside(content, folder)
     if content.assignments:

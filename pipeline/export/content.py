@@ -1,6 +1,6 @@
 """What there is to export: a workdir's or a folder's features, with what is known of each clip."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from pipeline.records import read_record
 from pipeline.reduce import encoders_of, views_of
 from pipeline.store import EmbeddingStore
 
-ROWS = 8192  # clips whose features are written together
 TAKEN_NAMES = ("clip_id", "clip_ids", "cluster", "confidence", "split", "transcript")
 Stores = Mapping[str, tuple[EmbeddingStore, dict[str, str]]]
 
@@ -107,11 +106,6 @@ def gather(settings: Settings, *, reduced: bool, sequences: bool = False) -> Con
         encoders=encoders,
         stores=stores,
     )
-
-
-def row_slices(n_clips: int) -> Iterator[slice]:
-    """All rows, ROWS at a time."""
-    return (slice(start, min(start + ROWS, n_clips)) for start in range(0, n_clips, ROWS))
 
 
 def _corpus_of(work: Path) -> tuple[list[CorpusClip], Path | None, str]:

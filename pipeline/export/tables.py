@@ -12,12 +12,14 @@ import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 
+from pipeline.align import let_go, row_slices
 from pipeline.columns import SPLITS
 from pipeline.corpora.tables import mark_cell
-from pipeline.export.content import Content, row_slices
+from pipeline.export.content import Content
 from pipeline.files import whole_file, write_atomic
 from pipeline.reduce import untrained
 
+ROWS = 8192  # clips whose features are written together
 _HF_SPLITS = {"train": "train", "valid": "validation", "test": "test"}  # as Hugging Face names them
 
 
@@ -32,14 +34,16 @@ def write_csv(content: Content, folder: Path) -> dict[str, Any]:
     def columns_of(rows: slice) -> pa.Table:
         columns = {name: column[rows] for name, column in known.items()}
         for modality, view in content.views.arrays.items():
-            values, missing = view[rows], np.isnan(view[rows])
+            values = np.array(view[rows])
+            missing = np.isnan(values)
+            let_go(view)
             for index in range(view.shape[1]):
                 column = pa.array(values[:, index], pa.float32(), mask=missing[:, index])
                 columns[mark_cell(f"{modality}_{index}")] = column
         return pa.table(columns)
 
     with whole_file(folder / "features.csv") as file:
-        tables = map(columns_of, row_slices(len(content.clip_ids)))
+        tables = map(columns_of, row_slices(len(content.clip_ids), ROWS))
         first = next(tables, None) or columns_of(slice(0))
         with pcsv.CSVWriter(file, first.schema) as writer:
             for table in chain([first], tables):
@@ -98,10 +102,13 @@ def _tables(content: Content, rows: NDArray[np.int64] | None = None) -> Iterator
     """Of all clips or of some rows, so many at a time; an empty one where there are none."""
     known = _known(content)
     rows = np.arange(len(content.clip_ids)) if rows is None else rows
-    for some in row_slices(max(len(rows), 1)):
+    for some in row_slices(max(len(rows), 1), ROWS):
         at = rows[some]
         columns = {name: column.take(pa.array(at)) for name, column in known.items()}
-        yield pa.table(columns | {name: _list_column(view[at]) for name, view in content.views.arrays.items()})
+        columns |= {name: _list_column(view[at]) for name, view in content.views.arrays.items()}
+        for view in content.views.arrays.values():
+            let_go(view)
+        yield pa.table(columns)
 
 
 def _list_column(view: NDArray[np.float32]) -> pa.Array:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -16,18 +17,33 @@ from pipeline.report.run import FinishedRun, Material
 from pipeline.store import EmbeddingStore
 
 NOT_EXTRACTED = "not_extracted"
-MOST_LISTED = 2000  # failures of a modality; the counts are of all
+MOST_LISTED = 2000  # of a modality that failed, and as many that were skipped; the counts are of all
 
 Counts = list[tuple[str, str, int]]
 
 
-def accounts(settings: Settings, run: FinishedRun, material: Material) -> tuple[list[Failure], Counts]:
-    """The clips that failed or were left out, and the counts: manifest = done + failed + skipped for each modality."""
-    failures: list[Failure] = []
-    counts: Counts = []
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """What became of the clips.
+
+    Attributes:
+        failures: of each modality and cause of failing the first MOST_LISTED.
+        n_unlisted: the others.
+        counts: manifest = done + failed + skipped, for each modality.
+    """
+
+    failures: list[Failure]
+    n_unlisted: int
+    counts: Counts
+
+
+def accounts(settings: Settings, run: FinishedRun, material: Material) -> Accounts:
+    """The clips that failed or were left out, and the counts of all."""
+    failures, n_lost, counts = list[Failure](), len(material.left_out), Counts()
     if material.manifest:
-        failures += _lost_before(settings)
         manifest, root = material.manifest
+        before = _lost_before(settings)
+        failures, n_lost = before[:MOST_LISTED], n_lost + len(before)
         encoders: Mapping[str, Any] = run.record.get("encoders", {})
         with Ledger(lambda: (to_clip(clip, root) for clip in manifest), tuple(encoders)) as ledger:
             for modality, recipe in encoders.items():
@@ -36,21 +52,29 @@ def accounts(settings: Settings, run: FinishedRun, material: Material) -> tuple[
                 n_done = ledger.n_clips - n_skipped - n_failed
                 names = ("manifest", "done", "failed", "skipped")
                 counts += zip(names, [modality] * 4, (ledger.n_clips, n_done, n_failed, n_skipped), strict=True)
-                failures += islice(_of_modality(ledger, modality), MOST_LISTED)
+                n_lost += n_failed + n_skipped
+                if n_failed:
+                    failures += _failed(ledger, modality)
+                failures += islice(_skipped(ledger, modality), MOST_LISTED)
     told = "the objective needs every modality of a clip, and this one lacks some"
     left_out = (Failure(id_, "all", "train", "lacks_modality", told) for id_ in material.left_out)
-    return [*failures, *islice(left_out, MOST_LISTED)], counts
+    failures += islice(left_out, MOST_LISTED)
+    return Accounts(failures, n_lost - len(failures), counts)
 
 
-def _of_modality(ledger: Ledger, modality: str) -> Iterator[Failure]:
-    """The clips that have no embedding, with why."""
+def _failed(ledger: Ledger, modality: str) -> Iterator[Failure]:
+    """The first clips that have failed, in the corpus' order."""
     failed = {failure.clip_id: failure for failure in islice(ledger.failures(modality), MOST_LISTED)}
-    # The page may be sent to others: it names the file, not where it lies on this machine.
     for clip in ledger.clips():
         why = failed.get(clip.clip_id)
         if why:
+            # The page may be sent to others: it names the file, not where it lies on this machine.
             told = why.message.replace(clip.media_path, os.path.basename(clip.media_path))
             yield Failure(clip.clip_id, modality, why.stage, why.cause, told)
+
+
+def _skipped(ledger: Ledger, modality: str) -> Iterator[Failure]:
+    """The clips that nobody has tried to embed as they are now."""
     for _, clip, _ in ledger.pending([modality]):
         told = "no embedding of the file as it is now; run `extract`"
         yield Failure(clip.clip_id, modality, "extract", NOT_EXTRACTED, told)

@@ -11,7 +11,7 @@ from extractors.clip import Clip
 from pipeline.config import Settings
 from pipeline.provenance import redacted
 from pipeline.readers import Readers
-from pipeline.report.accounts import MOST_LISTED, accounts
+from pipeline.report.accounts import accounts
 from pipeline.report.clip_facts import ClipFacts, clip_facts
 from pipeline.report.clip_map import maps_of, silhouettes, silhouettes_by_view, space_of
 from pipeline.report.clusters import cards, shown_rows
@@ -54,13 +54,16 @@ def gather(settings: Settings, *, embed_media: bool = False) -> Page:
         "speaking rate": _array(clips.words_per_s),
     }
     words = characteristic_words(clips.transcript, run.clusters)
-    failures, counts = accounts(settings, run, material)
-    if any(what in ("failed", "skipped") and n > MOST_LISTED for what, _, n in counts):
-        warnings.append(f"The first {MOST_LISTED:,} failures of a modality are listed; its failures.csv has them all.")
+    accounted = accounts(settings, run, material)
+    if accounted.n_unlisted:
+        warnings.append(
+            f"{accounted.n_unlisted:,} more clips that failed or were skipped are counted below and not listed; the "
+            "failures.csv of each modality's features has those that failed."
+        )
     scores = score_table(run.metrics)
     return Page(
         name=settings.name,
-        headline=headline(run, scores, material.n_labelled, counts, [*warnings, *media.warnings]),
+        headline=headline(run, scores, material.n_labelled, accounted.counts, [*warnings, *media.warnings]),
         scores=scores,
         n_scored=int(run.metrics.get("n_scored", 0)),
         clips=clips,
@@ -72,8 +75,8 @@ def gather(settings: Settings, *, embed_media: bool = False) -> Page:
         restarts=restarts_of(run, material.labels),
         curve={int(k): float(value) for k, value in run.record.get("n_clusters_curve", {}).items()},
         silhouette=silhouettes_by_view(material.views, of_clips, run.clusters),
-        failures=failures,
-        counts=counts,
+        failures=accounted.failures,
+        counts=accounted.counts,
         provenance=provenance(run),
         config=redacted(run.config),
         commands=commands(run),

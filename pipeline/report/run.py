@@ -170,10 +170,12 @@ def shown_of(clusters: NDArray[np.integer]) -> NDArray[np.int64]:
     if len(clusters) <= MOST_SHOWN:
         return np.arange(len(clusters))
     drawn = np.random.default_rng(SEED).permutation(len(clusters))
-    of_each = [drawn[clusters[drawn] == cluster][:LEAST_OF_EACH] for cluster in np.unique(clusters)]
-    some = np.concatenate(of_each)
-    others = drawn[~np.isin(drawn, some)][: max(0, MOST_SHOWN - len(some))]
-    return np.sort(np.concatenate([some, others]))
+    _, of_drawn, sizes = np.unique(clusters[drawn], return_inverse=True, return_counts=True)
+    by_cluster = np.argsort(of_drawn, kind="stable")
+    in_cluster = np.empty(len(drawn), dtype=np.int64)  # the how manieth of its cluster each drawn clip is
+    in_cluster[by_cluster] = np.arange(len(drawn)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    first = in_cluster >= min(LEAST_OF_EACH, MOST_SHOWN // len(sizes))
+    return np.sort(drawn[np.argsort(first, kind="stable")][:MOST_SHOWN])
 
 
 def _at(items: Iterable[str], rows: NDArray[np.int64]) -> list[str]:
