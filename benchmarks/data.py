@@ -67,8 +67,8 @@ def load(name: str) -> DataSet | None:
 
 def _demo(workdir: Path) -> DataSet | None:
     """What `make demo` reduced, the clips that have every modality and a label."""
-    from pipeline.align import read_views
     from pipeline.manifest import read_labels
+    from pipeline.view_files import read_views
 
     if not (workdir / "reduced" / "recipe.json").exists():
         return None

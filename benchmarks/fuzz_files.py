@@ -24,7 +24,6 @@ from benchmarks import structures as damaged
 from benchmarks.fuzz_tree import can_write_csd, settings_of, with_own_audio, write_tree
 from benchmarks.mutations import what_is_wrong_with
 from extractors.errors import ExtractionError
-from pipeline.align import read_views
 from pipeline.assignments import ASSIGNMENTS, read_assignments, read_restarts
 from pipeline.config import ExtractSettings, Settings, load_settings
 from pipeline.console import Output, output
@@ -41,6 +40,7 @@ from pipeline.reduce import load_reduction, reduce, views_of
 from pipeline.report.run import read_material, read_run
 from pipeline.run import load_run
 from pipeline.status import status
+from pipeline.view_files import read_views
 
 TIME_LIMIT_S, MEMORY_GB = 30.0, 4.0  # to read one file by all that read it
 SLOW_S = 10.0  # a person would take it for a hang

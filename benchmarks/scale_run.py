@@ -15,9 +15,9 @@ from typing import Any
 
 from benchmarks.memory import peak_bytes
 from benchmarks.scale_tib import N_CLUSTERS, write_views
-from pipeline.align import CLIP_IDS
+from pipeline.view_files import CLIP_IDS
 
-N_CLIPS, QUICK_N_CLIPS = 1_000_000, 31_000  # a page shows fewer than either
+N_CLIPS, QUICK_N_CLIPS = 1_000_000, 5_000
 RESTARTS = 4
 MOST_GB = 3.0
 

@@ -22,7 +22,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.memory import peak_bytes
-from pipeline.align import Views, iter_clip_ids, read_views
 from pipeline.compact import compact
 from pipeline.config import Settings
 from pipeline.console import Output, output
@@ -35,6 +34,8 @@ from pipeline.prepare import prepare
 from pipeline.reduce import reduce
 from pipeline.sources import source_of
 from pipeline.store import EmbeddingStore
+from pipeline.view_files import iter_clip_ids, read_views
+from pipeline.views import Views
 
 MODALITIES = ("text", "visual", "audio")
 DIM, PART_ROWS, CLIP_S, SEED = 60, 16_384, 3.0, 0

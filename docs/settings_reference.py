@@ -1,4 +1,4 @@
-"""Writes docs/settings.md from the models in pipeline/config.py, so that the page cannot say what the code does not do.
+"""Writes docs/settings.md from the models in pipeline/config/, so that the page cannot say what the code does not do.
 
 Run by `make docs`; tests/test_docs.py fails where the page is not what this gives.
 """
@@ -20,7 +20,7 @@ PAGE = Path(__file__).with_name("settings.md")
 _HEAD = """\
 # Settings
 
-Written by `make docs` from the models in `pipeline/config.py`: change them there, not here.
+Written by `make docs` from the models in `pipeline/config/`: change them there, not here.
 
 A setting is given in a YAML file (`--config`, the shipped ones are in `configs/`) or on the command line, which wins:
 

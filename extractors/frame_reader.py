@@ -181,7 +181,7 @@ class FrameReader(StreamReader):
             self._quarter_turns = round(frame.rotation / 90)  # counter-clockwise, as in np.rot90
         rgb = self._reformatter.reformat(frame, *self._size, format="rgb24", threads=1).to_ndarray()  # (H, W, 3)
         upright = np.rot90(rgb, self._quarter_turns)
-        self._kept.append(self._cropped(np.ascontiguousarray(upright.transpose(2, 0, 1))))
+        self._kept.append(self._cropped(upright.transpose(2, 0, 1)))
         self.times_s.append(time_s)
         if len(self._kept) * self._kept[0].nbytes > MAX_KEPT_BYTES:
             raise self._error(
@@ -191,7 +191,7 @@ class FrameReader(StreamReader):
 
     def _cropped(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if self._crop is None or self.n_whole is None:
-            return frame
+            return np.ascontiguousarray(frame)
         crop, found = self._crop(frame)
         self.n_whole += not found
         return crop

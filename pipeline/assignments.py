@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.align import ClipIds
 from pipeline.corpora.tables import iter_records, table_chunks
 from pipeline.errors import PipelineError
 from pipeline.files import write_chunks
+from pipeline.views import ClipIds
 
 ASSIGNMENTS, RESTARTS = "assignments.csv", "restarts.csv"  # in the run's folder
 COLUMNS = ("clip_id", "cluster", "confidence", "agreement")

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pipeline.align import Views
 from pipeline.assignments import ASSIGNMENTS, write_assignments, write_restarts
 from pipeline.config import Settings
 from pipeline.console import progress, say
@@ -37,6 +36,7 @@ from pipeline.provenance import arithmetic, environment, stable_hash
 from pipeline.records import read_record
 from pipeline.reduce import encoders_of, keep_reduction, made_with_of, untrained
 from pipeline.transcripts import made_among
+from pipeline.views import Views
 
 if TYPE_CHECKING:
     from tib import TIB, StepReport

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.align import Views, load_npy
 from pipeline.assignments import ASSIGNMENTS, read_assignments, read_restarts
 from pipeline.config import Settings
 from pipeline.console import progress, say, table
@@ -19,6 +18,8 @@ from pipeline.metrics import clustering_scores
 from pipeline.provenance import stable_hash
 from pipeline.records import Run, read_metrics, read_record
 from pipeline.reduce import encoders_of, untrained
+from pipeline.view_files import load_npy
+from pipeline.views import Views
 
 BASELINE_SEEDS = range(5)
 MOST_BASELINE_CLIPS = 50_000  # of more, a sample: of a million, one of the 13 takes 90 s and 4 GB

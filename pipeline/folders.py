@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.align import has_no_nan
 from pipeline.errors import PipelineError
 from pipeline.files import check_writable, write_atomic
 from pipeline.records import read_record
+from pipeline.views import has_no_nan
 
 _UNFINISHED = ".writing-folder"
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.align import ClipIds, Views, let_go, read_views, row_slices
 from pipeline.cluster import OWN_AUDIO, OWN_INT8
 from pipeline.config import ExtractSettings, Settings, load_settings
 from pipeline.console import say
@@ -32,6 +31,8 @@ from pipeline.records import read_record
 from pipeline.reduce import ARRAYS
 from pipeline.run import Run, load_run
 from pipeline.store import EmbeddingStore
+from pipeline.view_files import read_views
+from pipeline.views import ClipIds, Views, let_go, row_slices
 
 PREDICTIONS = "predictions.csv"
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.align import Views, let_go, row_slices
 from pipeline.assignments import write_assignments
 from pipeline.console import progress, say, table
 from pipeline.drift import DRIFT, Tally, Trained, drift, in_words
@@ -17,6 +16,7 @@ from pipeline.errors import PipelineError
 from pipeline.files import write_atomic
 from pipeline.reduce import untrained
 from pipeline.run import Run
+from pipeline.views import Views, let_go, row_slices
 
 if TYPE_CHECKING:
     from tib import TIB

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from pipeline import records
-from pipeline.align import CLIP_IDS, Aligned, Views, read_views
+from pipeline.align import Aligned
 from pipeline.config import ReduceSettings, Settings
 from pipeline.console import say
 from pipeline.errors import PipelineError
@@ -34,6 +34,8 @@ from pipeline.manifest import corpus_root, manifest_in, to_clip
 from pipeline.provenance import stable_hash, versions
 from pipeline.records import read_record
 from pipeline.reduction import Moments, Reduction
+from pipeline.view_files import CLIP_IDS, read_views
+from pipeline.views import Views
 
 ARRAYS, RECIPE = "reduction.safetensors", "recipe.json"
 

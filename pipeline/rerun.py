@@ -18,7 +18,6 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from pipeline.align import Views
 from pipeline.assignments import ASSIGNMENTS, Assignments, read_assignments
 from pipeline.cluster import train
 from pipeline.config import Settings, load_settings
@@ -35,6 +34,7 @@ from pipeline.reduce import reduce, views_of
 from pipeline.storage import is_local, listed
 from pipeline.store import EmbeddingStore
 from pipeline.transcripts import TRANSCRIPTS
+from pipeline.views import Views
 
 MAX_THREADS = 1024  # beyond it a record is not believed
 RECORD, WORK = "rerun.json", "work"

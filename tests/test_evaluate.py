@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from pipeline import evaluate as module
-from pipeline.align import Views
 from pipeline.assignments import ASSIGNMENTS, write_assignments, write_restarts
 from pipeline.config import Settings
 from pipeline.evaluate import baseline_scores, evaluate
+from pipeline.views import Views
 
 N, K = 60, 3
 PLANTED = np.arange(N) % K

@@ -11,7 +11,6 @@ import pytest
 import yaml
 from export_factory import DIMS, N_CLIPS, UNLABELLED, cached, check_rows, label_of
 
-from pipeline.align import read_views
 from pipeline.config import Settings
 from pipeline.corpora.tables import mark_cell
 from pipeline.errors import PipelineError
@@ -20,6 +19,7 @@ from pipeline.export import FORMATS, content, export, tables
 from pipeline.folders import whole_folder
 from pipeline.prepare import prepare
 from pipeline.store import EmbeddingStore
+from pipeline.view_files import read_views
 
 pytest_plugins = ("export_fixtures",)
 
@@ -128,7 +128,7 @@ def test_hf_has_the_corpus_own_splits(tmp_path):
 def test_what_is_written_so_many_clips_at_a_time_is_the_same(settings, tmp_path, monkeypatch, format_):
     whole = export(settings, format_, tmp_path / "whole")
     monkeypatch.setattr(tables, "ROWS", 2)
-    monkeypatch.setattr("pipeline.align.ROWS", 2)
+    monkeypatch.setattr("pipeline.views.ROWS", 2)
     monkeypatch.setattr("tib.scratch.IN_MEMORY", 1)
     export(settings, format_, tmp_path / "pieces")
     for name in whole["files"]:

@@ -11,13 +11,13 @@ from export_factory import DIMS, N_CLIPS, UNLABELLED, cached, label_of
 from media_factory import write_clip
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from pipeline.align import read_views
 from pipeline.config import Settings, load_settings
 from pipeline.errors import PipelineError
 from pipeline.export import content, export, mmsa
 from pipeline.export.splits import SPLIT_SHARES, split_clips, video_of
 from pipeline.extract import extract
 from pipeline.prepare import manifest_of, prepare
+from pipeline.view_files import read_views
 
 pytest_plugins = ("export_fixtures",)
 

@@ -15,7 +15,6 @@ from benchmarks import fuzz_coverage
 from benchmarks.fuzz_files import fuzz_files
 from benchmarks.fuzz_media import fuzz_media
 from benchmarks.mutations import what_is_wrong_with
-from pipeline.align import Views
 from pipeline.assignments import read_assignments
 from pipeline.config import Settings, load_settings, setting_names
 from pipeline.corpora.base import CorpusClip, natural_key
@@ -27,6 +26,7 @@ from pipeline.evaluate import evaluate, show
 from pipeline.ingest import ingest
 from pipeline.manifest import read_labels, read_manifest, write_labels, write_manifest
 from pipeline.status import status
+from pipeline.views import Views
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 WORDS = some.text(some.characters(exclude_categories=["Cs"]), max_size=20)  # no half surrogate pairs: no file has them

@@ -8,13 +8,13 @@ import pytest
 from ingest_factory import IDS, PLANTED, RNG, TEXTS, VIEWS, N, column, write_views
 from terminal import call_main
 
-from pipeline.align import read_views
 from pipeline.config import Settings
 from pipeline.errors import PipelineError
 from pipeline.evaluate import labels_of
 from pipeline.export import export
 from pipeline.ingest import FORMATS, guess_format, ingest
 from pipeline.ingest.content import modality_of, view_name
+from pipeline.view_files import read_views
 
 
 @pytest.mark.parametrize("format_", ["npy", "npz", "csv", "parquet", "mmsa", "hf"])

@@ -14,7 +14,6 @@ from media_factory import indexed_frame, write_clip
 
 from pipeline import predict as module
 from pipeline import predictions
-from pipeline.align import Views, read_views
 from pipeline.cli import main
 from pipeline.cluster import train
 from pipeline.config import load_settings
@@ -25,6 +24,8 @@ from pipeline.prepare import manifest_of, prepare
 from pipeline.reduce import reduce, views_of
 from pipeline.reduction import Reduction
 from pipeline.run import Run, load_run
+from pipeline.view_files import read_views
+from pipeline.views import Views
 from tib.config import OBJECTIVES
 
 N_CLIPS = 10

@@ -10,7 +10,6 @@ from sklearn.preprocessing import StandardScaler
 
 from extractors.base import Embedding
 from pipeline import reduce as module
-from pipeline.align import read_views
 from pipeline.compact import compact
 from pipeline.config import ReduceSettings, Settings
 from pipeline.corpora.base import CorpusClip
@@ -22,6 +21,7 @@ from pipeline.reduce import _common_dim, load_reduction, reduce
 from pipeline.reduction import Moments, Reduction, fit_reduction
 from pipeline.sources import source_of
 from pipeline.store import EmbeddingStore
+from pipeline.view_files import read_views
 
 RNG = np.random.default_rng(0)
 VIEW = (RNG.normal(size=(40, 12)) * np.linspace(1, 5, 12) + 3).astype(np.float32)

@@ -34,7 +34,6 @@ from extractors.clip import Clip
 from extractors.errors import ExtractionError
 from extractors.text_bert import load_tokenizer
 from extractors.weights import download, open_url
-from pipeline.align import read_views
 from pipeline.columns import read_column
 from pipeline.config import ExtractSettings, Settings, load_settings
 from pipeline.console import as_json, printable
@@ -50,6 +49,7 @@ from pipeline.readers import Readers
 from pipeline.report.media import url_of
 from pipeline.report.origins import _typed
 from pipeline.report.playback import preview, probe
+from pipeline.view_files import read_views
 
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\x9b31m\u202egnp.\u2028\revil"
 FORMULAS = (

@@ -8,7 +8,6 @@ from corpus_factory import SMALL_ENCODERS, write_folder_corpus
 from terminal import call_main
 
 from extractors.base import Embedding
-from pipeline.align import read_views
 from pipeline.compact import compact
 from pipeline.config import load_settings
 from pipeline.errors import PipelineError
@@ -20,6 +19,7 @@ from pipeline.reduce import reduce, views_of
 from pipeline.rerun import _take_over
 from pipeline.status import status
 from pipeline.store import EmbeddingStore
+from pipeline.view_files import read_views
 
 OF_WORDS = (*SMALL_ENCODERS, "extract.visual=null", "extract.audio=null", "reduce.dim=2")
 

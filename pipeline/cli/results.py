@@ -105,7 +105,7 @@ def embeddings_kept(settings: Settings) -> str:
 
 def reduced(settings: Settings) -> dict[str, Any]:
     """Of reduce: {"reduced", "clips", "dim", "explained": modality -> share of the variance}."""
-    from pipeline.align import iter_clip_ids  # only now: it loads PyArrow
+    from pipeline.view_files import iter_clip_ids  # only now: it loads PyArrow
 
     folder = settings.work / "reduced"
     recipe, n_clips = _read(folder / "recipe.json"), sum(1 for _ in iter_clip_ids(folder))

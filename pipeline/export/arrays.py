@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.align import CLIP_IDS, PUBLISHED_NAMES, blocks
 from pipeline.columns import write_column
 from pipeline.corpora.tables import format_table
 from pipeline.export.content import Content
 from pipeline.files import whole_file, write_atomic
+from pipeline.view_files import CLIP_IDS, PUBLISHED_NAMES
+from pipeline.views import blocks
 
 _PUBLISHED = {ours: published for published, ours in PUBLISHED_NAMES.items()}
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.align import Views, read_stores, read_views
+from pipeline.align import read_stores
 from pipeline.columns import read_column, split_name
 from pipeline.config import Settings
 from pipeline.console import say
@@ -22,6 +22,8 @@ from pipeline.prepare import manifest_of
 from pipeline.records import read_record
 from pipeline.reduce import encoders_of, views_of
 from pipeline.store import EmbeddingStore
+from pipeline.view_files import read_views
+from pipeline.views import Views
 
 TAKEN_NAMES = ("clip_id", "clip_ids", "cluster", "confidence", "split", "transcript")
 Stores = Mapping[str, tuple[EmbeddingStore, dict[str, str]]]

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 
-from pipeline.align import let_go, row_slices
 from pipeline.columns import SPLITS
 from pipeline.corpora.tables import mark_cell
 from pipeline.export.content import Content
 from pipeline.files import whole_file, write_atomic
 from pipeline.reduce import untrained
+from pipeline.views import let_go, row_slices
 
 ROWS = 8192  # clips whose features are written together
 _HF_SPLITS = {"train": "train", "valid": "validation", "test": "test"}  # as Hugging Face names them

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.align import CLIP_IDS
 from pipeline.columns import write_column
 from pipeline.console import say
 from pipeline.corpora.base import unknown_name
@@ -29,6 +28,7 @@ from pipeline.ingest.mmsa import read_mmsa
 from pipeline.ingest.tables import read_csv, read_hf, read_parquet
 from pipeline.manifest import write_labels
 from pipeline.provenance import git_sha, versions
+from pipeline.view_files import CLIP_IDS
 
 RECORD = "import.json"
 FORMATS: dict[str, Callable[[Path], Features]] = {

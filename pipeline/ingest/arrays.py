@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.align import CLIP_IDS, load_npy
 from pipeline.columns import read_column
 from pipeline.errors import PipelineError
 from pipeline.hardware import memory_gb
@@ -29,6 +28,7 @@ from pipeline.ingest.content import (
 )
 from pipeline.manifest import read_labels
 from pipeline.records import read_json
+from pipeline.view_files import CLIP_IDS, load_npy
 
 # What NumPy lets through of an archive that is damaged.
 _BROKEN = (

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.align import LABEL_LIKE
 from pipeline.columns import split_name
 from pipeline.corpora.label_rules import apply_label_rule
 from pipeline.errors import PipelineError
+from pipeline.view_files import LABEL_LIKE
 
 Floats = NDArray[np.float32]
 

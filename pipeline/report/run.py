@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extractors.clip import Clip
-from pipeline.align import Views
 from pipeline.assignments import ASSIGNMENTS, Assignments, read_assignments
 from pipeline.config import MODALITIES, Settings
 from pipeline.corpora.tables import read_records
@@ -24,6 +23,7 @@ from pipeline.metrics import clustering_scores
 from pipeline.predictions import LOW_CONFIDENCE
 from pipeline.records import Run, check_record, read_metrics, read_record
 from pipeline.reduce import views_of
+from pipeline.views import Views
 from tib import TIB
 
 MOST_SHOWN = 30_000  # clips; a page of more takes a browser long

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from extractors.base import Embedding
-from pipeline import align as module
-from pipeline.align import Views, iter_clip_ids, read_stores, read_views
+from pipeline import views as module
+from pipeline.align import read_stores
 from pipeline.errors import PipelineError
 from pipeline.store import EmbeddingStore
+from pipeline.view_files import iter_clip_ids, read_views
+from pipeline.views import Views
 from tib import scratch
 
 
@@ -159,6 +161,15 @@ def test_what_goes_block_by_block_is_the_same_as_at_once(tmp_path, monkeypatch):
     assert np.flatnonzero(~views.complete()).tolist() == [3, 20]
     assert list(iter_clip_ids(tmp_path)) == ids
     assert Views([], {}).digest() == hashlib.sha256(b"[[], []]").hexdigest()
+
+
+def test_an_infinite_value_is_named_by_its_row_whatever_the_width(tmp_path, monkeypatch):
+    array = np.ones((25, 3), np.float32)
+    array[20, 1] = np.inf
+    np.save(tmp_path / "text.npy", array)
+    monkeypatch.setattr(module, "NUMBERS", 6)  # two rows at a time
+    with pytest.raises(PipelineError, match="row 20 holds Inf"):
+        read_views(tmp_path)
 
 
 def test_all_clips_are_taken_without_a_copy():
