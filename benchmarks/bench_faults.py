@@ -72,7 +72,7 @@ def main() -> int:
 def _kills(place: Place, quick: bool, seed: int) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     if quick:
-        counts = kills(place, place.undisturbed(QUICK_STAGES), 8, rng, points=KILLING[:1], writes=2)
+        counts = kills(place, place.undisturbed(QUICK_STAGES), 4, rng, points=KILLING[:1], writes=2)
     else:
         counts = kills(place, place.undisturbed(), 130, rng)
     killed = {stage: {k: v for k, v in of.items() if k.startswith("killed")} for stage, of in counts.items()}

