@@ -180,7 +180,7 @@ class FrameReader(StreamReader):
             self._size = (frame.width, frame.height)
             self._quarter_turns = round(frame.rotation / 90)  # counter-clockwise, as in np.rot90
         rgb = self._reformatter.reformat(frame, *self._size, format="rgb24", threads=1).to_ndarray()  # (H, W, 3)
-        upright = np.rot90(rgb, self._quarter_turns)
+        upright = np.rot90(np.asarray(rgb, dtype=np.uint8), self._quarter_turns)
         self._kept.append(self._cropped(upright.transpose(2, 0, 1)))
         self.times_s.append(time_s)
         if len(self._kept) * self._kept[0].nbytes > MAX_KEPT_BYTES:

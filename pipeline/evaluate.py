@@ -194,7 +194,10 @@ def _tell(metrics: Mapping[str, Any], out: Path) -> None:
     table(title, ("", "ACC", "NMI", "ARI", "clusters used"), rows)
     n_baseline_clips = metrics.get("n_baseline_clips", n)
     if n_baseline_clips < n:
-        say(f"evaluate: the baselines are of {n_baseline_clips} of these clips, drawn at random")
+        say(
+            f"evaluate: the baselines are of {n_baseline_clips} of {n} clips: of those with a label, and where these "
+            "are fewer of others too, drawn at random"
+        )
     for reason, names in _by_reason(metrics.get("baselines_left_out", {})).items():
         say(f"evaluate: no {', '.join(names)}: {reason}")
     say(f"evaluate: {_in_words(metrics)}; see {out / 'metrics.json'}")

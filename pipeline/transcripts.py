@@ -251,7 +251,7 @@ def _torn(path: Path) -> bytes | None:
     with path.open("rb") as file:
         for line in file:
             last = line
-    if not last or last.endswith(b"\n"):
+    if not last.strip() or last.endswith(b"\n"):
         return None
     try:
         _parse(last)

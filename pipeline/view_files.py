@@ -4,10 +4,11 @@ Arrays are mapped into memory, not read: what is used of them is in memory, and 
 else.
 """
 
+import codecs
 import json
+import mmap
 import re
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from pipeline.views import ClipIds, Views, blocks
 PUBLISHED_NAMES = {"video": "visual"}  # the published demo's file names -> ours
 LABEL_LIKE = {"label", "y", "y_true", "labels_true", "target", "targets", "gt", "ground_truth"}
 CLIP_IDS = "clip_ids.json"
+_READ_BYTES = 2**20
 _JSON_ITEM = re.compile(r'\s*([\[,])\s*("(?:[^"\\]|\\.)*")')  # of a list of strings, with what stands before it
 
 
@@ -90,16 +92,43 @@ def _read_clip_ids(folder: Path, n_clips: int) -> Collection[str]:
     path = folder / CLIP_IDS
     if not path.exists():
         return ClipIds(n_clips, lambda: map(str, range(n_clips)))
-    with suppress(PipelineError):
-        if sum(1 for _ in iter_clip_ids(folder)) == n_clips:
-            return ClipIds(n_clips, lambda: iter_clip_ids(folder))
-    try:  # not as `reduce` writes it: a list with numbers in it, or none of use
+    clip_ids = _mapped_ids(path, n_clips) or _odd_ids(path, n_clips)
+    _refuse_twins(clip_ids, path)
+    return clip_ids
+
+
+def _mapped_ids(path: Path, n_clips: int) -> ClipIds | None:
+    """The ids of a file as `reduce` writes it; of this very file, though another take its place. None of any other."""
+    try:
+        text = _mapped(path)
+        return ClipIds(n_clips, lambda: _strings_in(text)) if sum(1 for _ in _strings_in(text)) == n_clips else None
+    except (OSError, ValueError):
+        return None
+
+
+def _odd_ids(path: Path, n_clips: int) -> list[str]:
+    """The ids of a list that has numbers in it; tells what a file is otherwise."""
+    try:
         clip_ids = read_json(path)
     except (OSError, ValueError) as error:
         raise PipelineError(f"cannot read {path}: {error}") from None
     if not isinstance(clip_ids, list) or len(clip_ids) != n_clips:
         raise PipelineError(f"{path}: expected a list of {n_clips} ids, one a row")
+    for clip_id in clip_ids:
+        if type(clip_id) not in (str, int, float):
+            raise PipelineError(f"{path}: expected text or a number for an id, got {clip_id!r}")
     return [str(clip_id) for clip_id in clip_ids]
+
+
+def _refuse_twins(clip_ids: Collection[str], path: Path) -> None:
+    """By 8 bytes an id, and where two of these are the same by the ids themselves."""
+    hashes = np.sort(np.fromiter(map(hash, clip_ids), np.int64, len(clip_ids)))
+    suspects, seen = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist()), set[str]()
+    for clip_id in clip_ids if suspects else ():
+        if hash(clip_id) in suspects:
+            if clip_id in seen:
+                raise PipelineError(f"{path}: clip id {clip_id!r} is there twice; ids must be unique")
+            seen.add(clip_id)
 
 
 def iter_clip_ids(folder: Path) -> Iterator[str]:
@@ -108,19 +137,36 @@ def iter_clip_ids(folder: Path) -> Iterator[str]:
     Raises:
         PipelineError: it cannot be read.
     """
-    path, unread, before = folder / CLIP_IDS, "", "["
+    path = folder / CLIP_IDS
     try:
-        with path.open(encoding="utf-8") as file:
-            while text := file.read(1 << 20):
-                unread, end = unread + text, 0
-                while (found := _JSON_ITEM.match(unread, end)) and found[1] == before:
-                    yield json.loads(found[2]) if "\\" in found[2] else found[2][1:-1]
-                    end, before = found.end(), ","
-                unread = unread[end:]
-        if "".join(unread.split()) != ("]" if before == "," else "[]"):
-            raise ValueError("expected a list of strings")
+        yield from _strings_in(_mapped(path))
     except (OSError, ValueError) as error:
         raise PipelineError(f"cannot read {path}: {error}") from None
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        if not path.stat().st_size:
+            raise ValueError("expected a list of strings, got nothing")
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _strings_in(text: mmap.mmap) -> Iterator[str]:
+    """The strings of a file that is a list of them in JSON, some of it at a time in memory.
+
+    Raises:
+        ValueError: it is anything else.
+    """
+    decoder, unread, before = codecs.getincrementaldecoder("utf-8")(), "", "["
+    for start in range(0, len(text), _READ_BYTES):
+        unread, end = unread + decoder.decode(text[start : start + _READ_BYTES]), 0
+        while (found := _JSON_ITEM.match(unread, end)) and found[1] == before:
+            yield json.loads(found[2]) if "\\" in found[2] else found[2][1:-1]
+            end, before = found.end(), ","
+        unread = unread[end:]
+        text.madvise(mmap.MADV_DONTNEED)
+    if "".join((unread + decoder.decode(b"", final=True)).split()) != ("]" if before == "," else "[]"):
+        raise ValueError("expected a list of strings")
 
 
 def load_npy(path: Path, *, mapped: bool = False) -> NDArray[Any]:

@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -414,3 +415,12 @@ def test_make_says_what_it_lacks():
 )
 def test_what_the_system_refuses_says_what_to_do(number, expected):
     assert _refused_by_system(OSError(number, os.strerror(number), "x/y")).startswith(expected)
+
+
+def test_no_folder_for_temporary_files_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere"])
+    with pytest.raises(OSError, match="No usable temporary directory") as found:
+        tempfile.gettempdir()
+    told = _refused_by_system(found.value)
+    assert told == "No usable temporary directory found in ['/nowhere']; set TMPDIR to a folder that may be written"

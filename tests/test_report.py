@@ -155,7 +155,7 @@ def test_what_is_not_listed_is_counted_and_said(of_clips, page, monkeypatch):
     assert [f.clip_id for f in found.failures] == ["clip5", "clip6", "clip5", "x"]
     assert found.n_unlisted == 2
     monkeypatch.setattr("pipeline.report.contents.accounts", lambda *_: found)
-    told = "2 more clips that failed or were skipped are counted below and not listed"
+    told = "2 more entries of clips that failed or were left out are not listed below"
     assert any(warning.startswith(told) for warning in gather(of_clips).headline.warnings)
 
 

@@ -33,8 +33,8 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     except OSError as error:
         raise OSError(
             error.errno,
-            f"no room for {size / 1e9:.1f} GB in {tempfile.gettempdir()} ({error.strerror}); free some space, or set "
-            "TMPDIR to a folder with more",
+            f"no room for {size / 1e9:.1f} GB in {tempfile.tempdir or 'TMPDIR'} ({error.strerror}); free some space, "
+            "or set TMPDIR to a folder with more",
         ) from error
 
 

@@ -245,6 +245,8 @@ def _plain(value: Any) -> Any:
 
 def _refused_by_system(error: OSError) -> str:
     """An error of the system's in words, with what to do where that is known."""
+    if error.errno == errno.ENOENT and "temporary directory" in str(error):  # Python's own words
+        return f"{error.strerror}; set TMPDIR to a folder that may be written"
     if error.errno not in _OF_A_DISK or error.filename is None:
         return str(error)
     kept_from = f"cannot {_OF_A_DISK[error.errno]} {error.filename}: {error.strerror}"

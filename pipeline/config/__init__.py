@@ -1,4 +1,4 @@
-"""What can be set (settings.py, encoders.py), and how it is read (loading.py)."""
+"""What can be set (settings.py, encoders.py, made of values.py), and how it is read (loading.py)."""
 
 from pipeline.config.encoders import (
     MODALITIES,

@@ -27,8 +27,9 @@ class Accounts:
     """What became of the clips.
 
     Attributes:
-        failures: of each modality and cause of failing the first MOST_LISTED.
-        n_unlisted: the others.
+        failures: an entry a clip and modality; those that `prepare` lost, of each modality those that failed and those
+            that were skipped, and those that the objective left out: the first MOST_LISTED of each.
+        n_unlisted: the other entries.
         counts: manifest = done + failed + skipped, for each modality.
     """
 

@@ -57,8 +57,8 @@ def gather(settings: Settings, *, embed_media: bool = False) -> Page:
     accounted = accounts(settings, run, material)
     if accounted.n_unlisted:
         warnings.append(
-            f"{accounted.n_unlisted:,} more clips that failed or were skipped are counted below and not listed; the "
-            "failures.csv of each modality's features has those that failed."
+            f"{accounted.n_unlisted:,} more entries of clips that failed or were left out are not listed below; "
+            "problems.csv, and the failures.csv of each modality's features, have all that failed."
         )
     scores = score_table(run.metrics)
     return Page(

@@ -174,8 +174,8 @@ def shown_of(clusters: NDArray[np.integer]) -> NDArray[np.int64]:
     by_cluster = np.argsort(of_drawn, kind="stable")
     in_cluster = np.empty(len(drawn), dtype=np.int64)  # the how manieth of its cluster each drawn clip is
     in_cluster[by_cluster] = np.arange(len(drawn)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    first = in_cluster >= min(LEAST_OF_EACH, MOST_SHOWN // len(sizes))
-    return np.sort(drawn[np.argsort(first, kind="stable")][:MOST_SHOWN])
+    can_wait = in_cluster >= min(LEAST_OF_EACH, MOST_SHOWN // len(sizes))
+    return np.sort(drawn[np.argsort(can_wait, kind="stable")][:MOST_SHOWN])
 
 
 def _at(items: Iterable[str], rows: NDArray[np.int64]) -> list[str]:

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from extractors.base import Embedding
+from pipeline import view_files
 from pipeline import views as module
 from pipeline.align import read_stores
 from pipeline.errors import PipelineError
+from pipeline.files import write_atomic
 from pipeline.store import EmbeddingStore
 from pipeline.view_files import iter_clip_ids, read_views
 from pipeline.views import Views
@@ -175,6 +177,40 @@ def test_an_infinite_value_is_named_by_its_row_whatever_the_width(tmp_path, monk
 def test_all_clips_are_taken_without_a_copy():
     views = Views(["a"], {"text": np.ones((1, 2), np.float32)})
     assert views.take(np.array([True])) is views
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (["a", "b", "a"], "clip id 'a' is there twice; ids must be unique"),
+        ([1, "1", 2], "clip id '1' is there twice"),
+        ([1, None, 2], "expected text or a number for an id, got None"),
+        ([True, "a", "b"], "expected text or a number for an id, got True"),
+        ([["a"], "b", "c"], r"expected text or a number for an id, got \['a'\]"),
+    ],
+)
+def test_ids_that_name_no_clip_or_two_are_refused(tmp_path, ids, message):
+    np.save(tmp_path / "text.npy", np.ones((3, 2), np.float32))
+    (tmp_path / "clip_ids.json").write_text(json.dumps(ids))
+    with pytest.raises(PipelineError, match=message):
+        read_views(tmp_path)
+
+
+def test_ids_with_the_same_hash_are_no_twins(tmp_path, monkeypatch):
+    np.save(tmp_path / "text.npy", np.ones((3, 2), np.float32))
+    (tmp_path / "clip_ids.json").write_text('["a", "b", "c"]')
+    monkeypatch.setattr(view_files, "hash", lambda text: 7, raising=False)
+    assert list(read_views(tmp_path).clip_ids) == ["a", "b", "c"]
+
+
+def test_views_keep_their_ids_though_another_file_take_its_place(tmp_path):
+    np.save(tmp_path / "text.npy", np.ones((2, 2), np.float32))
+    (tmp_path / "clip_ids.json").write_text('["ä", "b"]', encoding="utf-8")
+    views = read_views(tmp_path)
+    before = views.digest()
+    write_atomic(tmp_path / "clip_ids.json", '["y", "z"]')
+    assert list(views.clip_ids) == ["ä", "b"]
+    assert views.digest() == before
 
 
 @pytest.mark.parametrize(
