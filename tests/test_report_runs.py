@@ -72,6 +72,14 @@ def test_of_very_many_clips_a_sample_is_shown_and_the_figures_are_of_all(views_a
     json.loads(script_json(found))
 
 
+def test_baselines_of_a_sample_are_told(views_alone, tmp_path):
+    settings = copied(views_alone, tmp_path)
+    changed(settings, "metrics.json", n_baseline_clips=10)
+    told = "The baselines beside the scores are of 10 clips, TIB's own scores of all."
+    assert told in gather(settings).headline.warnings
+    assert told not in gather(views_alone).headline.warnings
+
+
 def test_the_sample_is_of_so_many_clips_with_some_of_each_cluster(monkeypatch):
     monkeypatch.setattr(run_module, "MOST_SHOWN", 1000)
     clusters = np.repeat([0, 3, 7, 8], [5000, 2000, 150, 2])

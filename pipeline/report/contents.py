@@ -61,6 +61,9 @@ def gather(settings: Settings, *, embed_media: bool = False) -> Page:
             "problems.csv, and the failures.csv of each modality's features, have all that failed."
         )
     scores = score_table(run.metrics)
+    n_baseline_clips = run.metrics.get("n_baseline_clips", run.whole.n_clips)
+    if n_baseline_clips < run.whole.n_clips:
+        warnings.append(f"The baselines beside the scores are of {n_baseline_clips:,} clips, TIB's own scores of all.")
     return Page(
         name=settings.name,
         headline=headline(run, scores, material.n_labelled, accounted.counts, [*warnings, *media.warnings]),
