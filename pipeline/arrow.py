@@ -1,8 +1,10 @@
 """Arrow's columns and Parquet's files by ways that import no pandas, which takes longer than a small join."""
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
 
+BATCH = 65_536  # rows
 # Vectors hardly repeat a number: a dictionary of them is space spent.
 PARQUET = {"compression": "zstd", "use_dictionary": False}
 
@@ -20,6 +23,19 @@ def strings(values: Sequence[str]) -> pa.Array:
     encoded = [value.encode("utf-8", "replace") for value in values]
     ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
     return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)))
+
+
+def record_batches(rows: Iterable[tuple[Any, ...]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Rows of text and whole numbers as batches of BATCH, none of them held.
+
+    Args:
+        schema: of columns of `pa.string()` and `pa.int64()`.
+    """
+    waiting = iter(rows)
+    while some := list(islice(waiting, BATCH)):
+        columns = zip(schema.types, zip(*some, strict=True), strict=True)
+        arrays = [integers(np.array(v, np.int64)) if kind == pa.int64() else strings(v) for kind, v in columns]
+        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def integers(values: NDArray[np.int64]) -> pa.Array:

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 
+from pipeline import arrow
 from pipeline.errors import PipelineError
 from pipeline.temporary import TemporaryFolder
 
 MEMORY = "768MB"  # what DuckDB may hold; the rest goes to the system's folder for temporary files
 THREADS = 4  # at most, as each wants memory of its own: with 64 of them a join of 8 million clips does not fit into it
-BATCH = 65_536  # rows a batch
 
 
 class Engine:
@@ -85,7 +85,7 @@ class Engine:
 
         cursor = self._connection.cursor()
         try:
-            yield from cursor.sql(query).to_arrow_reader(BATCH)
+            yield from cursor.sql(query).to_arrow_reader(arrow.BATCH)
         except duckdb.Error as error:
             raise _refused(error) from None
         finally:

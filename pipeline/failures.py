@@ -6,12 +6,12 @@ failed-<hash>.parquet    the same columns: failures that were added and not yet 
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.arrow import are_strings, as_parquet, row_groups, strings
+from pipeline.arrow import are_strings, as_parquet, record_batches, row_groups
 from pipeline.corpora.tables import iter_records, table_chunks
 from pipeline.errors import PipelineError
 from pipeline.files import write_atomic, write_chunks
@@ -20,7 +20,6 @@ from pipeline.storage import listed
 
 FAILURES, FAILED_PARTS = "failures.csv", "failed-*.parquet"
 FAILURE_COLUMNS = ("clip_id", "stage", "cause", "message", "source")
-FAILURES_A_BATCH = 10_000
 FAILED_SCHEMA = pa.schema([(name, pa.string()) for name in FAILURE_COLUMNS])
 
 
@@ -69,7 +68,7 @@ class FailureLog:
         rows = [astuple(failure) for failure in failures]
         if rows:
             path = self.folder / f"failed-{stable_hash(rows, 20)}.parquet"
-            write_atomic(path, as_parquet(pa.Table.from_batches([_failure_batch(rows)])))
+            write_atomic(path, as_parquet(pa.Table.from_batches(record_batches(rows, FAILED_SCHEMA), FAILED_SCHEMA)))
 
     def write(self, failures: Iterable[Failure]) -> None:
         """Replaces failures.csv, and whatever was added, by these rows; none leaves no file.
@@ -88,15 +87,9 @@ class FailureLog:
             part.unlink(missing_ok=True)
 
 
-def _failure_batch(rows: Sequence[tuple[str, ...]]) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([strings(column) for column in zip(*rows, strict=True)], schema=FAILED_SCHEMA)
-
-
 def _read_failures(path: Path) -> Iterator[pa.RecordBatch]:
     try:
-        records = iter_records(path)
-        while some := [Failure(**record) for record in islice(records, FAILURES_A_BATCH)]:
-            yield _failure_batch([astuple(failure) for failure in some])
+        yield from record_batches((astuple(Failure(**record)) for record in iter_records(path)), FAILED_SCHEMA)
     except (OSError, ValueError, TypeError) as error:  # of Failure: other columns
         told = str(error) if isinstance(error, (OSError, ValueError)) else f"expected {', '.join(FAILURE_COLUMNS)}"
         raise PipelineError(f"cannot read {path} ({told}); delete it to try again") from None

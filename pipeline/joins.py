@@ -4,15 +4,14 @@ DuckDB does them (duck.py). What it reads are Arrow batches, so that any place t
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.arrow import integers, strings
-from pipeline.duck import BATCH, Engine
+from pipeline.arrow import integers, record_batches
+from pipeline.duck import Engine
 from pipeline.errors import PipelineError
 from pipeline.failures import FAILED_SCHEMA, FAILURE_COLUMNS, FailureLog
 from pipeline.sources import UNREADABLE
@@ -30,7 +29,7 @@ _SAME = (
 Rows = NDArray[np.int64]
 
 
-class Store(Protocol):
+class ClipStore(Protocol):
     """What clips are accounted for against: where something is kept of each, or why there is nothing."""
 
     @property
@@ -54,10 +53,12 @@ class ClipTable:
         self.modalities = tuple(modalities)
         self._engine = Engine()
         try:
-            stamps = ", ".join(f"stamp_{index}" for index in range(len(self.modalities)))
+            texts = ["clip_id", *(f"stamp_{index}" for index in range(len(self.modalities)))]
+            schema = pa.schema([("row", pa.int64()), *((name, pa.string()) for name in texts)])
+            rows = ((row, clip_id, *stamps) for row, (clip_id, stamps) in enumerate(clips))
             self._engine.run(
-                f"CREATE TABLE clips AS SELECT row, clip_id, {stamps} FROM given",  # noqa: S608 - names of our own
-                given=(_clip_schema(len(self.modalities)), _clip_batches(clips, len(self.modalities))),
+                "CREATE TABLE clips AS SELECT * FROM given",
+                given=(schema, record_batches(rows, schema)),
             )
             self._refuse_twins()
         except BaseException:
@@ -82,7 +83,7 @@ class ClipTable:
                 )
 
     def account(
-        self, modality: str, store: Store | None, *, retry_failed: bool = False, trust_old: bool = False
+        self, modality: str, store: ClipStore | None, *, retry_failed: bool = False, trust_old: bool = False
     ) -> tuple[int, int]:
         """Finds the clips that a store lacks, for `pending`, and of those the ones that failed, for `failures`.
 
@@ -240,18 +241,12 @@ def later_twins(ids: Iterable[tuple[int, str]]) -> Iterator[tuple[int, int]]:
     Args:
         ids: (row, id), the rows ascending.
     """
-    schema, waiting = pa.schema([("row", pa.int64()), ("id", pa.string())]), iter(ids)
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        while some := list(islice(waiting, BATCH)):
-            rows, names = zip(*some, strict=True)
-            yield pa.RecordBatch.from_arrays([integers(np.array(rows, np.int64)), strings(names)], schema=schema)
-
+    schema = pa.schema([("row", pa.int64()), ("id", pa.string())])
     with Engine() as engine:
         engine.run(
             """CREATE TABLE later AS SELECT row, min(row) OVER (PARTITION BY id) AS first FROM ids
             QUALIFY row > first""",
-            ids=(schema, batches()),
+            ids=(schema, record_batches(ids, schema)),
         )
         for batch in engine.stream("SELECT row, first FROM later ORDER BY row"):
             yield from zip(batch["row"].to_pylist(), batch["first"].to_pylist(), strict=True)
@@ -287,17 +282,3 @@ def _numbered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         yield batch.add_column(0, "place", integers(np.arange(place, place + len(batch))))
         place += len(batch)
-
-
-def _clip_schema(n_stamps: int) -> pa.Schema:
-    stamps = [(f"stamp_{index}", pa.string()) for index in range(n_stamps)]
-    return pa.schema([("row", pa.int64()), ("clip_id", pa.string()), *stamps])
-
-
-def _clip_batches(clips: Iterable[tuple[str, Sequence[str]]], n_stamps: int) -> Iterator[pa.RecordBatch]:
-    schema, waiting, row = _clip_schema(n_stamps), iter(clips), 0
-    while chunk := list(islice(waiting, BATCH)):
-        columns = [[clip_id for clip_id, _ in chunk], *zip(*(stamps for _, stamps in chunk), strict=True)]
-        arrays = [integers(np.arange(row, row + len(chunk))), *map(strings, columns)]
-        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
-        row += len(chunk)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from extractors.clip import Clip
 from pipeline.errors import PipelineError
 from pipeline.failures import Failure
-from pipeline.joins import ClipTable, Store
+from pipeline.joins import ClipStore, ClipTable
 from pipeline.sources import stamps_of
 
 Clips = Callable[[], Iterable[Clip]]  # the corpus in its order, anew each time it is called
@@ -35,7 +35,7 @@ class Ledger:
         self._table.close()
 
     def account(
-        self, modality: str, store: Store | None, *, retry_failed: bool = False, trust_old: bool = False
+        self, modality: str, store: ClipStore | None, *, retry_failed: bool = False, trust_old: bool = False
     ) -> tuple[int, int]:
         """Looks through a store, for `pending` and `failures` to tell of.
 

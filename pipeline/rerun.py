@@ -26,9 +26,10 @@ from pipeline.errors import PipelineError
 from pipeline.evaluate import evaluate, labels_of
 from pipeline.extract import extract
 from pipeline.files import TEMPORARY_PREFIX, check_writable, link_or_copy, write_atomic
+from pipeline.manifest import manifest_in
 from pipeline.metrics import clustering_scores
 from pipeline.predict import kept_encoders
-from pipeline.prepare import manifest_of, prepare
+from pipeline.prepare import prepare
 from pipeline.records import read_record
 from pipeline.reduce import reduce, views_of
 from pipeline.storage import is_local, listed
@@ -265,7 +266,7 @@ def _settled(original: Original, out: Path, clips: Path | None) -> Settings:
         if (before.work / TRANSCRIPTS).is_file():
             write_atomic(own / TRANSCRIPTS, (before.work / TRANSCRIPTS).read_bytes())
         prepare(settings)
-    manifest, root = manifest_of(settings)
+    manifest, root = manifest_in(settings.work)
     if root.is_dir():
         extract(settings, manifest, root)
     else:

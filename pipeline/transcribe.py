@@ -60,7 +60,7 @@ def transcribe(
 
     folder, model = _model(settings.transcribe)
     transcripts = Transcripts(settings.work, model)
-    transcripts.tidy()  # of a run that was killed
+    transcripts.mend()
     with Ledger(wanted, ("audio",)) as ledger:
         n_pending, n_failed = ledger.account("audio", transcripts, retry_failed=retry_failed)
         if n_pending:
@@ -75,9 +75,10 @@ def transcribe(
             say(f"transcribe: nothing to do: {ledger.n_clips} clips accounted for")
         transcripts.failed.write(ledger.failures("audio"))
         first = next(ledger.failures("audio"), None)
-    transcripts.tidy()
+    with Newest(transcripts.path) as newest:
+        newest.tidy()
+        _tell(newest.of(wanted()), transcripts, n_failed, first)
     write_manifest(settings.work / "manifest.jsonl", fill(manifest, settings.work, root))
-    _tell(transcripts, wanted(), n_failed, first)
     return n_failed
 
 
@@ -191,13 +192,13 @@ def _said(recogniser: "SpeechRecogniser", sounds: Sequence[Waveform]) -> list[st
         return [_said(recogniser, [sound])[0] for sound in sounds]
 
 
-def _tell(transcripts: Transcripts, wanted: Iterator[Clip], n_failed: int, first: Failure | None) -> None:
+def _tell(
+    wanted: Iterator[tuple[Clip, Made | None]], transcripts: Transcripts, n_failed: int, first: Failure | None
+) -> None:
     n_made, n_silent = 0, 0
-    if transcripts.path.exists():
-        with Newest(transcripts.path) as newest:
-            for _, made in newest.of(wanted):
-                n_made += made is not None
-                n_silent += made is not None and not made.text
+    for _, made in wanted:
+        n_made += made is not None
+        n_silent += made is not None and not made.text
     heard = f", {n_silent} of them without a word" if n_silent else ""
     say(f"transcribe: {n_made} transcripts made by a model{heard}, nobody has checked them: {transcripts.path}")
     if first:

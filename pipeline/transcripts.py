@@ -12,16 +12,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
 import pyarrow as pa
 
 from extractors.clip import Clip
-from pipeline.arrow import integers, strings
+from pipeline import arrow
+from pipeline.arrow import record_batches, strings
 from pipeline.console import say
 from pipeline.corpora.base import CorpusClip
-from pipeline.duck import BATCH, Engine
+from pipeline.duck import Engine
 from pipeline.errors import PipelineError
 from pipeline.failures import FailureLog
 from pipeline.files import write_chunks
@@ -44,7 +44,6 @@ class Made:
 
 
 _NAMES = tuple(field.name for field in fields(Made))
-_PAIRS = pa.schema([("clip_id", pa.string()), ("model", pa.string())])
 _LINES = pa.schema([("place", pa.int64()), *((name, pa.string()) for name in _NAMES)])
 
 
@@ -85,32 +84,29 @@ class Transcripts:
             reason = error.strerror or str(error)
             raise PipelineError(f"cannot write {self.path}: {reason}; free some space, and run again") from None
 
-    def tidy(self) -> None:
-        """A line a clip, where some have been made anew; and without what a killed write left.
-
-        Raises:
-            PipelineError: a line that is none, or the file cannot be written.
-        """
-        if not self.path.exists():
+    def mend(self) -> None:
+        """Takes off what a write that was killed left: half a line, or a whole one without its end."""
+        torn = _torn(self.path) if self.path.exists() else None
+        if torn is None:
             return
-        with Newest(self.path) as newest:
-            torn = _torn(self.path)
-            if torn:
-                say(f"transcribe: {self.path} ended in the midst of a line, which is left out: {torn[:80]!r}")
-            if newest.n_superseded or torn is not None:
-                write_chunks(self.path, map(_line, newest.all()))
+        if torn:
+            say(f"transcribe: {self.path} ended in the midst of a line, which is left out: {torn[:80]!r}")
+            os.truncate(self.path, self.path.stat().st_size - len(torn))
+        else:
+            with self.path.open("ab") as file:
+                file.write(b"\n")
 
 
 class Newest:
     """Of each clip the last transcript, to be looked up in a table on disk. A context manager."""
 
     def __init__(self, path: Path) -> None:
-        """Reads a file of transcripts.
+        """Reads a file of transcripts; of one that is not there it has none.
 
         Raises:
             PipelineError: a line that is none; says which, and what to do.
         """
-        self._engine = Engine()
+        self._path, self._engine = path, Engine()
         try:
             self._engine.run("CREATE TABLE lines AS SELECT * FROM given", given=(_LINES, _batches(path)))
             self._engine.run(
@@ -121,7 +117,7 @@ class Newest:
         except BaseException:
             self._engine.close()
             raise
-        self.n_superseded = lines - made
+        self._n_superseded = lines - made
 
     def __enter__(self) -> "Newest":
         return self
@@ -129,7 +125,16 @@ class Newest:
     def __exit__(self, *of_an_error: object) -> None:
         self._engine.close()
 
-    def all(self) -> Iterator[Made]:
+    def tidy(self) -> None:
+        """Rewrites the file, a line a clip, where some have been made anew.
+
+        Raises:
+            PipelineError: the file cannot be written.
+        """
+        if self._n_superseded:
+            write_chunks(self._path, map(_line, self._all()))
+
+    def _all(self) -> Iterator[Made]:
         """In the order they were made."""
         columns = ", ".join(_NAMES)
         for batch in self._engine.stream(f"SELECT {columns} FROM made ORDER BY place"):  # noqa: S608 - our own names
@@ -138,7 +143,7 @@ class Newest:
     def of(self, clips: Iterable[AnyClip]) -> Iterator[tuple[AnyClip, Made | None]]:
         """The clips as they come, each with its transcript."""
         waiting, columns = iter(clips), ", ".join(_NAMES)
-        while some := list(islice(waiting, BATCH)):
+        while some := list(islice(waiting, arrow.BATCH)):
             ids = pa.RecordBatch.from_arrays([strings([clip.clip_id for clip in some])], names=["clip_id"])
             self._engine.run("CREATE OR REPLACE TABLE wanted AS SELECT * FROM given", given=(ids.schema, [ids]))
             found = self._engine.stream(f"SELECT {columns} FROM made SEMI JOIN wanted USING (clip_id)")  # noqa: S608
@@ -194,19 +199,17 @@ def made_by(clips: Iterable[CorpusClip]) -> Mapping[str, int]:
 
 def made_among(clips: Iterable[CorpusClip], clip_ids: Iterable[str]) -> dict[str, int]:
     """The same of those clips whose id is among others', in whatever order."""
-    named = ((clip.clip_id, clip.transcribed_by) for clip in clips if clip.transcribed_by is not None)
+    id_, model = pa.field("clip_id", pa.string()), pa.field("model", pa.string())
+    made = ((clip.clip_id, clip.transcribed_by) for clip in clips if clip.transcribed_by is not None)
+    tables = {
+        "made": (pa.schema([id_, model]), made),
+        "wanted": (pa.schema([id_]), ((clip_id,) for clip_id in clip_ids)),
+    }
     with Engine() as engine:
-        for name, rows in (("made", named), ("wanted", ((clip_id, "") for clip_id in clip_ids))):
-            engine.run(f"CREATE TABLE {name} AS SELECT * FROM given", given=(_PAIRS, _pairs(rows)))  # noqa: S608
+        for name, (schema, rows) in tables.items():
+            engine.run(f"CREATE TABLE {name} AS SELECT * FROM given", given=(schema, record_batches(rows, schema)))  # noqa: S608
         query = "SELECT model, count(*) FROM made SEMI JOIN wanted USING (clip_id) GROUP BY model ORDER BY 2 DESC, 1"
-        found = [zip(*(column.to_pylist() for column in batch.columns), strict=True) for batch in engine.stream(query)]
-        return {model: count for rows in found for model, count in rows}
-
-
-def _pairs(rows: Iterable[tuple[str, str]]) -> Iterator[pa.RecordBatch]:
-    waiting = iter(rows)
-    while some := list(islice(waiting, BATCH)):
-        yield pa.RecordBatch.from_arrays([strings(column) for column in zip(*some, strict=True)], schema=_PAIRS)
+        return dict(row for batch in engine.stream(query) for row in _tuples(batch))
 
 
 def read_transcripts(path: Path) -> Iterator[Made]:
@@ -261,13 +264,13 @@ def _torn(path: Path) -> bytes | None:
 
 
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:
-    waiting, place = read_transcripts(path), 0
-    while some := list(islice(waiting, BATCH)):
-        columns = map(strings, zip(*map(astuple, some), strict=True))
-        places = integers(np.arange(place, place + len(some)))
-        yield pa.RecordBatch.from_arrays([places, *columns], schema=_LINES)
-        place += len(some)
+    return record_batches(((place, *astuple(one)) for place, one in enumerate(read_transcripts(path))), _LINES)
+
+
+def _tuples(batch: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
+    """Its rows."""
+    return zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
 def _rows(batch: pa.RecordBatch) -> Iterator[Made]:
-    return (Made(*row) for row in zip(*(column.to_pylist() for column in batch.columns), strict=True))
+    return (Made(*row) for row in _tuples(batch))

@@ -8,7 +8,7 @@ import codecs
 import json
 import mmap
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,18 +92,27 @@ def _read_clip_ids(folder: Path, n_clips: int) -> Collection[str]:
     path = folder / CLIP_IDS
     if not path.exists():
         return ClipIds(n_clips, lambda: map(str, range(n_clips)))
-    clip_ids = _mapped_ids(path, n_clips) or _odd_ids(path, n_clips)
-    _refuse_twins(clip_ids, path)
-    return clip_ids
+    return _mapped_ids(path, n_clips) or _odd_ids(path, n_clips)
 
 
 def _mapped_ids(path: Path, n_clips: int) -> ClipIds | None:
-    """The ids of a file as `reduce` writes it; of this very file, though another take its place. None of any other."""
+    """The ids of a file as `reduce` writes it; of this very file, though another take its place. None of any other.
+
+    Raises:
+        PipelineError: an id that is there twice.
+    """
     try:
         text = _mapped(path)
-        return ClipIds(n_clips, lambda: _strings_in(text)) if sum(1 for _ in _strings_in(text)) == n_clips else None
+        hashes = np.fromiter(map(hash, _strings_in(text)), np.int64)
     except (OSError, ValueError):
         return None
+    if len(hashes) != n_clips:
+        return None
+    hashes.sort()
+    suspects = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+    if suspects:  # 8 bytes an id tell which to look at
+        _refuse_twins((clip_id for clip_id in _strings_in(text) if hash(clip_id) in suspects), path)
+    return ClipIds(n_clips, lambda: _strings_in(text))
 
 
 def _odd_ids(path: Path, n_clips: int) -> list[str]:
@@ -117,18 +126,17 @@ def _odd_ids(path: Path, n_clips: int) -> list[str]:
     for clip_id in clip_ids:
         if type(clip_id) not in (str, int, float):
             raise PipelineError(f"{path}: expected text or a number for an id, got {clip_id!r}")
-    return [str(clip_id) for clip_id in clip_ids]
+    found = [str(clip_id) for clip_id in clip_ids]
+    _refuse_twins(found, path)
+    return found
 
 
-def _refuse_twins(clip_ids: Collection[str], path: Path) -> None:
-    """By 8 bytes an id, and where two of these are the same by the ids themselves."""
-    hashes = np.sort(np.fromiter(map(hash, clip_ids), np.int64, len(clip_ids)))
-    suspects, seen = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist()), set[str]()
-    for clip_id in clip_ids if suspects else ():
-        if hash(clip_id) in suspects:
-            if clip_id in seen:
-                raise PipelineError(f"{path}: clip id {clip_id!r} is there twice; ids must be unique")
-            seen.add(clip_id)
+def _refuse_twins(clip_ids: Iterable[str], path: Path) -> None:
+    seen = set[str]()
+    for clip_id in clip_ids:
+        if clip_id in seen:
+            raise PipelineError(f"{path}: clip id {clip_id!r} is there twice; ids must be unique")
+        seen.add(clip_id)
 
 
 def iter_clip_ids(folder: Path) -> Iterator[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from extractors.base import Embedding
 from extractors.clip import Clip
-from pipeline import duck, joins
+from pipeline import arrow, duck
 from pipeline.align import Aligned
 from pipeline.arrow import integers
 from pipeline.errors import PipelineError
@@ -123,13 +123,12 @@ def test_rows_are_those_that_reading_all_gives(corpus):
 def test_rows_come_as_they_lie_in_small_batches_too(corpus, monkeypatch):
     clips, stores = corpus
     tables = {}
-    for batch in (joins.BATCH, 3):
-        for module in (duck, joins):  # streams out, and in
-            monkeypatch.setattr(module, "BATCH", batch)
+    for batch in (arrow.BATCH, 3):
+        monkeypatch.setattr(arrow, "BATCH", batch)
         with ClipTable(stamped(clips, MODALITIES), MODALITIES) as table:
             located = table.locate("text", stores["text"])
             tables[batch] = [(rows.tolist(), block.tolist()) for rows, block in located.vectors()], table.digest()
-    assert tables[3] == tables[joins.BATCH] == next(iter(tables.values()))
+    assert tables[3] == tables[arrow.BATCH] == next(iter(tables.values()))
 
 
 def test_the_digest_tells_the_order_of_the_clips_and_which_rows_are_used(corpus):

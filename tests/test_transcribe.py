@@ -330,7 +330,7 @@ def test_models_are_counted_in_whatever_order_the_clips_come():
 
 
 def test_transcripts_are_appended_and_the_last_of_a_clip_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.transcripts.BATCH", 2)  # several streams' batches
+    monkeypatch.setattr("pipeline.arrow.BATCH", 2)  # several streams' batches
     old, new = Transcripts(tmp_path, "old"), Transcripts(tmp_path, "new")
     old.append(Made(f"c{i}", f'"old" {i} \u2028\n', "old", f"s{i}") for i in range(5))
     new.append([Made("c3", "new", "new", "s3"), Made("c1", "", "new", "s1")])
@@ -340,14 +340,14 @@ def test_transcripts_are_appended_and_the_last_of_a_clip_counts(tmp_path, monkey
         {"place": 6, "clip_id": "c1", "source": "s1"},
     ]
     with Newest(tmp_path / TRANSCRIPTS) as newest:
-        assert newest.n_superseded == 2
         clips = [SimpleNamespace(clip_id=f"c{i}") for i in (9, 3, 1, 0)]
         found = [(clip.clip_id, made and made.text) for clip, made in newest.of(clips)]
         assert found == [("c9", None), ("c3", "new"), ("c1", ""), ("c0", '"old" 0 \u2028\n')]
-    new.tidy()
+        newest.tidy()
     assert [one.clip_id for one in read_transcripts(tmp_path / TRANSCRIPTS)] == ["c0", "c2", "c4", "c3", "c1"]
     before = (tmp_path / TRANSCRIPTS).stat().st_mtime_ns
-    new.tidy()
+    with Newest(tmp_path / TRANSCRIPTS) as newest:
+        newest.tidy()
     assert (tmp_path / TRANSCRIPTS).stat().st_mtime_ns == before
 
 

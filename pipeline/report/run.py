@@ -229,12 +229,12 @@ def read_material(settings: Settings, run: FinishedRun) -> Material:
             if len(every.clip_ids) > n_clips:  # by an objective that needs every modality
                 left_out = [i for i, whole in zip(every.clip_ids, every.complete(), strict=True) if not whole]
     known, manifest = _manifest(settings, place, warnings)
-    labels = _labels(settings, run, every, warnings)
+    labels, n_labelled = _labels(settings, run, every, warnings)
     return Material(
         views=views,
         clips=[known.get(clip_id) for clip_id in run.clip_ids],
         labels=[labels.get(clip_id) for clip_id in run.clip_ids],
-        n_labelled=sum(clip_id in labels for clip_id in run.assignments.clip_ids) if labels else 0,
+        n_labelled=n_labelled,
         manifest=manifest if known else None,
         left_out=left_out,
         warnings=warnings,
@@ -272,13 +272,16 @@ def _manifest(
     return known, (manifest, root)
 
 
-def _labels(settings: Settings, run: FinishedRun, every: Views | None, warnings: list[str]) -> dict[str, str]:
+def _labels(
+    settings: Settings, run: FinishedRun, every: Views | None, warnings: list[str]
+) -> tuple[dict[str, str], int]:
+    """Ground truth, and of how many of the run's clips."""
     clip_ids = run.assignments.clip_ids
     try:
         labels = labels_of(settings, every or Views(clip_ids, {}))
     except PipelineError as error:
         warnings.append(f"The labels cannot be read: {error}.")
-        return {}
+        return {}, 0
     known = [(labels[clip_id], row) for row, clip_id in enumerate(clip_ids) if clip_id in labels]
     told = run.metrics.get("scores", {}).get("nmi")
     nmi = None
@@ -287,4 +290,4 @@ def _labels(settings: Settings, run: FinishedRun, every: Views | None, warnings:
         nmi = float(clustering_scores(labels_true, run.assignments.cluster[list(rows)])["nmi"])
     if (told is None) != (nmi is None) or (told is not None and nmi is not None and abs(told - nmi) > 1e-6):
         warnings.append("The scores are of other labels than those shown: the labels have changed; run `evaluate`.")
-    return labels
+    return labels, len(known)
