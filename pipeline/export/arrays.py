@@ -13,6 +13,7 @@ from pipeline.corpora.tables import format_table
 from pipeline.export.content import Content
 from pipeline.files import whole_file, write_atomic
 from pipeline.view_files import CLIP_IDS, PUBLISHED_NAMES
+from pipeline.views import blocks
 
 _PUBLISHED = {ours: published for published, ours in PUBLISHED_NAMES.items()}
 
@@ -28,7 +29,10 @@ def write_npy(content: Content, folder: Path) -> dict[str, Any]:
     """
     for name, array in _arrays(content).items():
         with whole_file(folder / f"{name}.npy") as file:
-            np.lib.format.write_array(file, array, allow_pickle=False)
+            header = np.lib.format.header_data_from_array_1_0(array) | {"fortran_order": False}
+            np.lib.format.write_array_header_1_0(file, header)
+            for block in blocks(array):  # NumPy's own `write_array` keeps all of a mapped file in memory
+                file.write(block.tobytes())
     write_atomic(folder / CLIP_IDS, json.dumps(content.clip_ids, ensure_ascii=False))
     _write_beside(content, folder)
     if content.assignments:
