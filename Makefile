@@ -138,7 +138,7 @@ bench-davenet: $(READY) ## what training DAVEnet on the corpus' own clips gives,
 	@$(PY) -m benchmarks.bench_davenet $(ARGS)
 
 bench-extract: $(READY) ## how fast clips become embeddings against a plain loop, as JSON and a table; ARGS=--quick for minutes
-	@OMP_WAIT_POLICY=PASSIVE $(PY) -m benchmarks.bench_extract $(ARGS)
+	@$(PY) -m benchmarks.bench_extract $(ARGS)
 
 bench-faults: $(READY) ## what is lost when stages are killed, disks refuse and files are damaged; ARGS=--quick for minutes
 	@$(PY) -m benchmarks.bench_faults $(ARGS)

@@ -5,7 +5,12 @@ In each round a part of the clips goes through the plain loop (plain_extraction.
 that what else the machine does slows all three. Ratios are of the rounds' medians. Then what all three modalities cost
 together, memory, a run with nothing to do, and the same for the 24 clips of GRID where they lie beside the checkout.
 
-make bench-extract                    64 clips, 3 rounds, about half an hour on two cores
+Where the same cores read and compute, their CPU time says how near the stage can come to the bare networks if no core
+ever rests: of_bare_at_most, over_bare_at_least. PyTorch's threads wait as they do by default, spinning, which suits
+the plain loop and the bare networks; the command line lets them sleep, which costs the bare networks a fifth and the
+stage, whose passes go side by side, nothing.
+
+make bench-extract                    64 clips, 3 rounds, a quarter of an hour on two cores
 make bench-extract ARGS=--quick       16 clips, 1 round, the modalities alone: under 3 minutes
 make bench-extract ARGS="--only text audio"
 """
@@ -29,6 +34,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.data import BESIDE, ROOT
 from benchmarks.extract_again import second_run
@@ -40,7 +46,7 @@ from benchmarks.tib_speed import machine
 from extractors import registry
 from extractors.base import Prepared
 from extractors.clip import Clip
-from extractors.media import read_media
+from extractors.preparing import prepare_clip
 from extractors.text_bert import BASE_MODEL, local_tokenizer
 from pipeline import hardware
 from pipeline.config import ExtractSettings
@@ -50,6 +56,7 @@ from pipeline.engines.local import run_jobs
 from pipeline.extract import open_job
 from pipeline.ledger import Ledger
 from pipeline.meters import Meter
+from pipeline.provenance import arithmetic
 from pipeline.readers import Readers
 
 WORK = ROOT / "work" / "bench" / "extract"
@@ -57,7 +64,7 @@ PARTS = ("visual", "text", "audio", "together", "openvino", "memory", "again", "
 NAMES = {"visual": "visual/vgg16", "text": "text/bert", "audio": "audio/davenet"}
 UNITS = {"visual": "frames/s", "text": "sentences/s", "audio": "times real time"}
 SENTENCES = 512
-GEMM_SIZE = 4096
+GEMM_SIZE = {"cpu": 4096, "cuda": 8192}
 # What was promised, in bf16 where the processor has it: times the plain loop, and the least cosine with it.
 FASTER = {"visual": 2.2, "text": 7.0, "audio": 3.0}
 TEXT_FP32_FASTER, TEXT_FP32_OFF = 4.0, 1e-5
@@ -104,7 +111,8 @@ def main() -> int:
     quick, parts = arguments.quick, arguments.only
     rounds, n_clips = arguments.rounds or (1 if quick else 3), 16 if quick else 64
     torch.set_num_threads(hardware.threads_of("auto"))
-    result: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()}
+    result: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="seconds")}
+    result["machine"] = machine() | arithmetic()
     result["precision"] = precision_for("auto", "auto")
     with redirect_stdout(sys.stderr), output(Output(quiet=True)):
         clips = generated_clips(WORK / f"clips_{n_clips}", n_clips)
@@ -168,11 +176,12 @@ def _plain_networks(networks: Mapping[str, Any]) -> dict[str, nn.Module]:
 
 def compare(case: Case, rounds: int) -> dict[str, Any]:
     """The plain loop, the stage and the bare encoder by turns."""
-    case.prepared = [
-        case.extractor.preparer.prepare(clip, read_media(clip, case.extractor.preparer.needs)) for clip in case.clips
-    ]
+    modality, extractor = case.modality, case.extractor
+    prepared, reading_s = _read({modality: extractor}, case.clips)
+    case.prepared = prepared[modality]
     exact: dict[str, NDArray[np.float32]] = {}
     rates: dict[str, list[float]] = {"plain": [], "extract": [], "bare": [], "from_memory": []}
+    computing_s: list[float] = []
     gemm: list[float] = []
     first: list[float] = []
     dict(case.plain(case.clips[:1]))  # what is made once
@@ -180,19 +189,19 @@ def compare(case: Case, rounds: int) -> dict[str, Any]:
         started = time.perf_counter()
         exact |= dict(case.plain(case.slices[index]))
         rates["plain"].append(case.rate(time.perf_counter() - started, case.slices[index]))
-        seconds, first_s, ours = _stage({case.modality: case.extractor}, case.clips)
+        seconds, first_s, ours = _stage({modality: extractor}, case.clips)
         rates["extract"].append(case.rate(seconds, case.clips))
         first.append(first_s)
-        rates["bare"].append(case.rate(bare_seconds(case.extractor, case.prepared), case.clips))
-        started = time.perf_counter()
-        case.extractor.encode(case.prepared)
-        rates["from_memory"].append(case.rate(time.perf_counter() - started, case.clips))
-        gemm.append(gemm_peak(case.extractor.precision))
-    vectors = ours[case.modality]
+        rates["bare"].append(case.rate(bare_seconds(extractor, case.prepared), case.clips))
+        seconds, cpu_s = _from_memory(extractor, case.prepared)
+        rates["from_memory"].append(case.rate(seconds, case.clips))
+        computing_s.append(cpu_s)
+        gemm.append(gemm_peak(extractor.precision, extractor.device))
+    vectors = ours[modality]
     found = {
         "clips": len(case.clips),
-        "precision": case.extractor.precision,
-        "unit": UNITS[case.modality],
+        "precision": extractor.precision,
+        "unit": UNITS[modality],
         **{name: round(median(values), 2) for name, values in rates.items()},
         "times_plain": round(median(rates["extract"]) / median(rates["plain"]), 2),
         "of_bare": round(median(rates["extract"]) / median(rates["bare"]), 3),
@@ -201,8 +210,13 @@ def compare(case: Case, rounds: int) -> dict[str, Any]:
         "first_progress_s": round(median(first), 2),
         "gemm_gflops": round(median(gemm)),
     }
-    if case.modality == "visual":
-        per_frame = flops(case.extractor.network, (1, 3, 224, 224)) / 1e9
+    if extractor.device.type == "cpu":
+        spent = {"reading": reading_s, "computing": median(computing_s)}
+        ideal = case.rate(sum(spent.values()) / torch.get_num_threads(), case.clips)
+        found["cpu_ms_a_clip"] = {name: round(1e3 * seconds / len(case.clips), 1) for name, seconds in spent.items()}
+        found["of_bare_at_most"] = round(ideal / median(rates["bare"]), 3)
+    if modality == "visual":
+        per_frame = flops(extractor.network, (1, 3, 224, 224)) / 1e9
         reached = median(rates["from_memory"]) * per_frame
         found |= {"gflop_a_frame": round(per_frame, 2), "of_gemm": round(reached / median(gemm), 3)}
     return found
@@ -210,29 +224,47 @@ def compare(case: Case, rounds: int) -> dict[str, Any]:
 
 def together(extractors: Mapping[str, Any], clips: Sequence[Clip], rounds: int) -> dict[str, Any]:
     """All three modalities of the same clips, by the stage, against the sum of the three bare encoders."""
-    prepared = {
-        m: [extractor.preparer.prepare(clip, read_media(clip, extractor.preparer.needs)) for clip in clips]
-        for m, extractor in extractors.items()
-    }
+    prepared, reading_s = _read(extractors, clips)
     wall: list[float] = []
     bare: dict[str, list[float]] = {m: [] for m in extractors}
+    computing_s: dict[str, list[float]] = {m: [] for m in extractors}
     for _ in range(rounds):
         wall.append(_stage(extractors, clips)[0])
         for modality, extractor in extractors.items():
             bare[modality].append(bare_seconds(extractor, prepared[modality]))
+            computing_s[modality].append(_from_memory(extractor, prepared[modality])[1])
     sums = {modality: round(median(seconds), 2) for modality, seconds in bare.items()}
+    bare_s = sum(median(seconds) for seconds in bare.values())
     found = {"clips": len(clips), "seconds": round(median(wall), 2), "bare_seconds": sums}
-    return found | {"over_bare": round(median(wall) / sum(median(seconds) for seconds in bare.values()), 3)}
+    found["over_bare"] = round(median(wall) / bare_s, 3)
+    if all(extractor.device.type == "cpu" for extractor in extractors.values()):
+        cpu_s = reading_s + sum(median(seconds) for seconds in computing_s.values())
+        found["over_bare_at_least"] = round(cpu_s / torch.get_num_threads() / bare_s, 3)
+    return found
+
+
+def _read(extractors: Mapping[str, Any], clips: Sequence[Clip]) -> tuple[dict[str, list[Any]], float]:
+    """The clips prepared for each encoder, each file opened once, and the seconds of CPU that it took."""
+    preparers = {modality: extractor.preparer for modality, extractor in extractors.items()}
+    started = time.process_time()
+    outcomes = [prepare_clip(clip, preparers) for clip in clips]
+    seconds = time.process_time() - started
+    return {modality: [outcome[modality] for outcome in outcomes] for modality in extractors}, seconds
 
 
 def bare_seconds(extractor: Any, prepared: Sequence[Prepared]) -> float:
     """Of the network alone in the same precision, from memory: pass after pass, each with all of PyTorch's threads."""
     streams, extractor.max_streams = extractor.max_streams, 1
-    started = time.perf_counter()
-    extractor.encode(prepared)
-    seconds = time.perf_counter() - started
+    seconds, _ = _from_memory(extractor, prepared)
     extractor.max_streams = streams
     return seconds
+
+
+def _from_memory(extractor: Any, prepared: Sequence[Prepared]) -> tuple[float, float]:
+    """Seconds of the network alone, and of CPU."""
+    started, cpu_started = time.perf_counter(), time.process_time()
+    extractor.encode(prepared)
+    return time.perf_counter() - started, time.process_time() - cpu_started
 
 
 def _stage(
@@ -266,34 +298,26 @@ def _stage(
         return seconds, first[0], {job.modality: job.store.read() for job in jobs}
 
 
-def gemm_peak(precision: str) -> float:
+def gemm_peak(precision: str, device: torch.device) -> float:
     """GFLOP/s of one large matrix product."""
-    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
-    a, b = (torch.randn(GEMM_SIZE, GEMM_SIZE).to(dtype) for _ in range(2))
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    size = GEMM_SIZE[device.type]
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best = float("inf")
     with torch.inference_mode():
         for _ in range(4):
             started = time.perf_counter()
-            a @ b
+            (a @ b)[0, 0].item()  # a GPU is waited for
             best = min(best, time.perf_counter() - started)
-    return 2 * GEMM_SIZE**3 / best / 1e9
+    return 2 * size**3 / best / 1e9
 
 
 def flops(network: nn.Module, shape: tuple[int, ...]) -> int:
     """Multiplications and additions of the convolutions and products of one pass."""
-    counted: list[int] = []
-
-    def count(module: nn.Module, _: Any, out: torch.Tensor) -> None:
-        weight = module.weight
-        assert isinstance(weight, torch.Tensor)  # noqa: S101
-        counted.append(2 * weight[0].numel() * out.numel())
-
-    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):  # not inference mode, where layers are fused
-        network(torch.zeros(shape))
-    for hook in hooks:
-        hook.remove()
-    return sum(counted)
+    one = next(network.parameters())
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:  # not inference mode, where layers are fused
+        network(torch.zeros(shape, device=one.device, dtype=one.dtype))
+    return int(counter.get_total_flops())
 
 
 def targets(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -336,10 +360,12 @@ def targets(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _print_table(result: Mapping[str, Any]) -> None:
     rows = {name: row for name, row in result.items() if isinstance(row, dict) and "times_plain" in row}
-    print(f"{'':14} {'plain':>9} {'extract':>9} {'bare':>9} {'x plain':>8} {'of bare':>8}  unit", file=sys.stderr)
+    heads = f"{'plain':>9} {'extract':>9} {'bare':>9} {'x plain':>8} {'of bare':>8} {'at most':>8}"
+    print(f"{'':14} {heads}  unit", file=sys.stderr)
     for name, row in rows.items():
         rates = " ".join(f"{row[key]:9.1f}" for key in ("plain", "extract", "bare"))
-        told = f"{rates} {row['times_plain']:8.2f} {row['of_bare']:8.3f}  {row['unit']}, {row['precision']}"
+        ratios = f"{row['times_plain']:8.2f} {row['of_bare']:8.3f} {row.get('of_bare_at_most', '-'):>8}"
+        told = f"{rates} {ratios}  {row['unit']}, {row['precision']}"
         print(f"{name:14} {told}", file=sys.stderr)
 
 

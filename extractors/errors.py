@@ -43,10 +43,14 @@ class ExtractionError(Exception):
         return ExtractionError, (self.stage, self.cause, self.message)
 
 
+# Of PyTorch's allocator on a GPU and on the CPU; of cuBLAS and cuDNN, which allocate for themselves.
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "_alloc_failed")
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether memory ran out. PyTorch's errors on the CPU, and some of CUDA's, are told apart by their words alone."""
     told = str(error).lower()
-    return isinstance(error, MemoryError) or any(words in told for words in ("out of memory", "can't allocate memory"))
+    return isinstance(error, MemoryError) or any(words in told for words in _OUT_OF_MEMORY)
 
 
 def as_extraction_error(stage: str, error: Exception) -> ExtractionError:

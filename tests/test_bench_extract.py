@@ -9,6 +9,7 @@ import torch
 from av.video.frame import PictureType
 from transformers import BertConfig, BertModel
 
+from benchmarks import bench_extract
 from benchmarks.extract_clips import generated_clips, many_clips
 from benchmarks.plain_extraction import plain_audio, plain_bert, plain_davenet, plain_text, plain_vgg16, plain_visual
 from extractors import registry
@@ -125,3 +126,37 @@ def test_sound(clips):
     extractor = registry.create("audio/davenet", weights="random", device="cpu")
     network = plain_davenet(extractor.network.state_dict())
     check_cosines(dict(plain_audio(clips, network)), ours(extractor, clips))
+
+
+# --- what is measured ---
+
+
+def test_the_sound_is_compared_with_the_plain_loop_the_bare_network_and_what_the_cores_allow(
+    clips, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(bench_extract, "WORK", tmp_path)
+    extractor = registry.create("audio/davenet", weights="random", device="cpu")
+    network = plain_davenet(extractor.network.state_dict())
+    slices = [clips[:1], clips[1:]]
+    case = bench_extract.Case("audio", extractor, lambda some: plain_audio(some, network), clips, slices)
+    found = bench_extract.compare(case, rounds=2)
+    assert found["least_cosine"] > 0.99999
+    assert found["of_bare"] == pytest.approx(found["extract"] / found["bare"], rel=0.01)
+    busy_s = sum(found["cpu_ms_a_clip"].values()) / 1e3 / torch.get_num_threads()  # of a clip, no core resting
+    sound_s = sum(item.n_units for item in case.prepared) / 100 / len(clips)
+    assert found["of_bare_at_most"] == pytest.approx(sound_s / busy_s / found["bare"], rel=0.05)
+
+    all_of_it = bench_extract.together({"audio": extractor}, clips, rounds=1)
+    assert all_of_it["over_bare"] > 1  # it reads, too
+    assert all_of_it["over_bare_at_least"] > 0
+
+
+def test_a_pass_of_vgg16_is_15_5_billion_products():
+    network = registry.create("visual/vgg16", weights="random", device="cpu").network
+    assert bench_extract.flops(network, (1, 3, 224, 224)) / 2e9 == pytest.approx(15.5, abs=0.05)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_large_product_has_a_rate(precision, monkeypatch):
+    monkeypatch.setattr(bench_extract, "GEMM_SIZE", {"cpu": 256})
+    assert bench_extract.gemm_peak(precision, torch.device("cpu")) > 0.1

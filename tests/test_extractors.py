@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -187,6 +188,37 @@ def test_cuda_agrees_with_the_cpu(name):
         np.testing.assert_allclose(on_cuda.vector, on_cpu.vector, rtol=1e-2, atol=1e-2)  # TF32 convolutions
 
 
+@pytest.mark.needs_cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@NETWORKS
+def test_half_precision_on_cuda_is_close(name, precision):
+    made = registry.create(name, weights="random", seed=3, device="cuda", precision=precision)
+    for low, full in zip(made.encode(prepared(name)), together(name), strict=True):
+        cosine = low.vector @ full.vector / np.linalg.norm(low.vector) / np.linalg.norm(full.vector)
+        assert cosine > (0.9999 if made.half_is_close else 0.99)
+
+
+@pytest.mark.needs_cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_full_gpu_halves_the_batch_and_goes_on():
+    made = registry.create("visual/vgg16", weights="random", seed=3, device="cuda")
+    clips = [replace(item, clip_id=f"{item.clip_id}/{i}") for i in range(64) for item in prepared("visual/vgg16")]
+    n_frames = sum(len(item.inputs) for item in clips)
+    made.batch_size = n_frames
+    torch.cuda.empty_cache()
+    room = torch.cuda.memory_reserved() + 1e9  # the first layer makes 13 MB of a frame
+    torch.cuda.set_per_process_memory_fraction(room / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        found = made.encode(clips)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert 1 <= made.batch_size < n_frames
+    for embedding in found:
+        expected = next(e for e in together("visual/vgg16") if e.clip_id == embedding.clip_id.split("/")[0])
+        np.testing.assert_allclose(embedding.vector, expected.vector, rtol=1e-2, atol=1e-2)
+
+
 # --- the registry ---
 
 
@@ -329,11 +361,19 @@ def test_after_a_batch_that_did_not_fit_smaller_ones_are_cut():
     assert max(doubler.batches) <= 2
 
 
-def test_the_cpu_running_out_of_memory_is_halved_too():
+@pytest.mark.parametrize(
+    "told",
+    [
+        "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    ],
+)
+def test_running_out_of_memory_in_other_words_is_halved_too(told):
     class Full(Doubler):
         def forward(self, pieces):
             if len(pieces) > 1:
-                raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+                raise RuntimeError(told)
             return super().forward(pieces)
 
     assert [r.vector.tolist() for r in Full(batch_size=6).encode(items(*THREE))] == DOUBLED_MEANS
