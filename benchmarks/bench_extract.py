@@ -33,6 +33,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -246,9 +247,10 @@ def together(extractors: Mapping[str, Any], clips: Sequence[Clip], rounds: int) 
 def _read(extractors: Mapping[str, Any], clips: Sequence[Clip]) -> tuple[dict[str, list[Any]], float]:
     """The clips prepared for each encoder, each file opened once, and the seconds of CPU that it took."""
     preparers = {modality: extractor.preparer for modality, extractor in extractors.items()}
-    started = time.process_time()
-    outcomes = [prepare_clip(clip, preparers) for clip in clips]
-    seconds = time.process_time() - started
+    with threadpool_limits(1, "blas"):  # as in the processes that read for `extract`
+        started = time.process_time()
+        outcomes = [prepare_clip(clip, preparers) for clip in clips]
+        seconds = time.process_time() - started
     return {modality: [outcome[modality] for outcome in outcomes] for modality in extractors}, seconds
 
 

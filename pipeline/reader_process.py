@@ -5,9 +5,28 @@ import os
 import sys
 import threading
 
+# What NumPy's and OpenCV's own threads are counted by. Read when the library is loaded.
+THREADS_OF_LIBRARIES = (
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OPENCV_FOR_THREADS_NUM",
+)
+
+
+def use_one_thread() -> None:
+    """Of the process it is called in, before it loads NumPy: there is one such process a core.
+
+    OpenBLAS' threads spin while they wait for the next product: a log-mel's single one let them burn half as much as
+    all of a clip's reading takes (docs/performance.md).
+    """
+    os.environ.update(dict.fromkeys(THREADS_OF_LIBRARIES, "1"))
+
 
 def settle_in(memory_gb: float) -> None:
-    """Of the process it is called in: so much memory, and an end with the run."""
+    """Of the process it is called in: one thread, so much memory, and an end with the run."""
+    use_one_thread()  # where it was not forked from `reader_server`, which has done so
     if sys.platform != "win32":
         import resource
 

@@ -1,5 +1,5 @@
-"""Imported by the server that `readers` are forked from, and by nothing else: what all of them need, and the one
-thing they must not do.
+"""Imported by the server that `readers` are forked from, and by nothing else: what all of them need, and the two
+things they must not do. They take a core each, and no more.
 
 A process of multiprocessing first runs the script that started the run once more, for functions that it may define;
 one without `if __name__ == "__main__":` would start a second run. What readers call is in modules.
@@ -8,6 +8,9 @@ one without `if __name__ == "__main__":` would start a second run. What readers 
 import importlib
 from multiprocessing import spawn
 
+from pipeline.reader_process import use_one_thread
+
+use_one_thread()
 for module in (
     "extractors.frame_preparer",
     "extractors.log_mel_preparer",

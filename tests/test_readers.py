@@ -38,6 +38,15 @@ def swallow():
     return np.ones(400_000_000).sum()  # 3.2 GB
 
 
+def threads():
+    import cv2
+    from threadpoolctl import threadpool_info
+
+    np.ones((2, 2)) @ np.ones((2, 2))
+    blas = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+    return blas, cv2.getNumThreads()
+
+
 class CrashesOnTheSecond(TracksPreparer):
     """Stands for a decoder with a bug: the process ends in the middle of one clip."""
 
@@ -52,6 +61,14 @@ def readers():
     with Readers(SETTINGS) as readers:
         readers.wait_until_ready()
         yield readers
+
+
+def test_each_process_takes_one_core(readers):
+    before = dict(os.environ)
+    blas, opencv = readers.result(readers.submit(threads))
+    assert blas
+    assert {*blas, opencv} == {1}
+    assert dict(os.environ) == before, "the run itself may take them all"
 
 
 def test_results_come_in_the_order_of_the_clips(readers):
