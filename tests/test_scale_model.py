@@ -19,8 +19,8 @@ def assumed():
 
 
 def test_it_says_what_was_measured(assumed):
-    # docs/performance.md: 64 clips of the benchmark, all three encoders, 15.1 s on two cores
-    assert estimate(64, LAPTOP, assumed).extract_s == pytest.approx(15.1, rel=0.05)
+    # docs/performance.md: 64 clips of the benchmark, all three encoders, 13.9 s on two cores
+    assert estimate(64, LAPTOP, assumed).extract_s == pytest.approx(13.9, rel=0.05)
 
 
 def test_costs_grow_with_the_clips_and_shrink_with_the_cores(assumed):
