@@ -117,22 +117,20 @@ def main() -> int:
     result["precision"] = precision_for("auto", "auto")
     with redirect_stdout(sys.stderr), output(Output(quiet=True)):
         clips = generated_clips(WORK / f"clips_{n_clips}", n_clips)
-        said = many_clips(WORK / "many", 2000)[: SENTENCES // 4 if quick else SENTENCES]
+        said = many_clips(WORK / "many", 2000)[: SENTENCES // 2 if quick else SENTENCES]
         extractors = {m: registry.create(NAMES[m], weights="random", precision=result["precision"]) for m in NAMES}
-        cases = [case for case in _cases(extractors, clips, said, rounds) if case.modality in parts]
-        for case in cases:
+        for case in _cases({m: extractors[m] for m in NAMES if m in parts}, clips, said, rounds):
             result[case.modality] = compare(case, rounds)
         if "text" in parts and result["precision"] != "fp32":
-            in_fp32 = {**extractors, "text": registry.create(NAMES["text"], weights="random", precision="fp32")}
-            case = next(case for case in _cases(in_fp32, clips, said, rounds) if case.modality == "text")
-            result["text_fp32"] = compare(case, rounds)
-        if "together" in parts:
+            in_fp32: dict[str, Any] = {"text": registry.create(NAMES["text"], weights="random", precision="fp32")}
+            for case in _cases(in_fp32, clips, said, rounds):
+                result["text_fp32"] = compare(case, rounds)
+        if "together" in parts and not quick:
             result["together"] = together(extractors, clips, rounds)
         if "grid" in parts and (BESIDE / "grid").is_dir() and not quick:
             grid = [Clip(path.stem, str(path)) for path in sorted((BESIDE / "grid").rglob("*.mpg"))]
-            for case in _cases(extractors, grid, [], 1):
-                if case.modality != "text":
-                    result[f"grid_{case.modality}"] = compare(case, 1)
+            for case in _cases({m: extractors[m] for m in NAMES if m != "text"}, grid, [], 1):
+                result[f"grid_{case.modality}"] = compare(case, 1)
         if "openvino" in parts and not quick:
             result["openvino"] = openvino(clips[:16], rounds)
         if "memory" in parts and not quick:
@@ -149,30 +147,23 @@ def main() -> int:
 
 
 def _cases(extractors: Mapping[str, Any], clips: Sequence[Clip], said: Sequence[Clip], rounds: int) -> Iterator[Case]:
-    networks = _plain_networks({modality: extractor.network for modality, extractor in extractors.items()})
-    plain = {
-        "visual": partial(plain_visual, network=networks["visual"]),
-        "text": partial(plain_text, tokenizer=local_tokenizer("random", BASE_MODEL, None)[0], network=networks["text"]),
-        "audio": partial(plain_audio, network=networks["audio"]),
-    }
     for modality, extractor in extractors.items():
         over = said if modality == "text" else clips
         slices = [over[index::rounds] for index in range(rounds)]
-        yield Case(modality, extractor, plain[modality], over, slices)
+        yield Case(modality, extractor, _plain(modality, extractor.network), over, slices)
 
 
-def _plain_networks(networks: Mapping[str, Any]) -> dict[str, nn.Module]:
-    """The plain ones, in fp32, with the weights that `random` draws: an extractor in bf16 has rounded its own."""
-    states = {}
-    for modality, network in networks.items():
-        rounded = any(p.dtype != torch.float32 for p in network.parameters())
-        exact: Any = registry.create(NAMES[modality], weights="random", precision="fp32") if rounded else None
-        states[modality] = (exact.network if exact else network).state_dict()
-    return {
-        "visual": plain_vgg16(states["visual"]),
-        "text": plain_bert(networks["text"].config, states["text"]),
-        "audio": plain_davenet(states["audio"]),
-    }
+def _plain(modality: str, network: Any) -> Callable[[Sequence[Clip]], Iterator[tuple[str, NDArray[np.float32]]]]:
+    """The plain loop in fp32, with the weights that `random` draws: an extractor in bf16 has rounded its own."""
+    rounded = any(p.dtype != torch.float32 for p in network.parameters())
+    exact: Any = registry.create(NAMES[modality], weights="random", precision="fp32") if rounded else None
+    state = (exact.network if exact else network).state_dict()
+    if modality == "text":
+        tokenizer, _ = local_tokenizer("random", BASE_MODEL, None)
+        return partial(plain_text, tokenizer=tokenizer, network=plain_bert(network.config, state))
+    if modality == "visual":
+        return partial(plain_visual, network=plain_vgg16(state))
+    return partial(plain_audio, network=plain_davenet(state))
 
 
 def compare(case: Case, rounds: int) -> dict[str, Any]:
