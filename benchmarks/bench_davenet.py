@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from benchmarks.data import BESIDE, ROOT
-from benchmarks.tib_speed import machine
+from benchmarks.machine import machine
 from extractors.audio_davenet import DAVEnetExtractor
 from extractors.pretraining.matchmap import SIMILARITIES, similarity_matrix
 from extractors.pretraining.networks import DualEncoder, ImageHead

@@ -7,8 +7,8 @@ together, memory, a run with nothing to do, and the same for the 24 clips of GRI
 
 Where the same cores read and compute, their CPU time says how near the stage can come to the bare networks if no core
 ever rests: of_bare_at_most, over_bare_at_least. PyTorch's threads wait as they do by default, spinning, which suits
-the plain loop and the bare networks; the command line lets them sleep, which costs the bare networks a fifth and the
-stage, whose passes go side by side, nothing.
+the plain loop and the bare networks; the command line lets them sleep, which costs the bare networks something and
+the stage, whose passes go side by side, nothing.
 
 make bench-extract                    64 clips, 3 rounds, a quarter of an hour on two cores
 make bench-extract ARGS=--quick       16 clips, 1 round, the modalities alone: under 3 minutes
@@ -42,8 +42,8 @@ from benchmarks.extract_again import second_run
 from benchmarks.extract_clips import generated_clips, many_clips
 from benchmarks.extract_memory import memory
 from benchmarks.extract_openvino import openvino
+from benchmarks.machine import machine
 from benchmarks.plain_extraction import plain_audio, plain_bert, plain_davenet, plain_text, plain_vgg16, plain_visual
-from benchmarks.tib_speed import machine
 from extractors import registry
 from extractors.base import Prepared
 from extractors.clip import Clip
@@ -57,7 +57,6 @@ from pipeline.engines.local import run_jobs
 from pipeline.extract import open_job
 from pipeline.ledger import Ledger
 from pipeline.meters import Meter
-from pipeline.provenance import arithmetic
 from pipeline.readers import Readers
 
 WORK = ROOT / "work" / "bench" / "extract"
@@ -109,11 +108,13 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to run")
     parser.add_argument("--rounds", type=int, help="default 3")
     arguments = parser.parse_args()
-    quick, parts = arguments.quick, arguments.only
+    quick = arguments.quick
+    parts = [part for part in arguments.only if part in NAMES or not quick]
+    if not parts:
+        parser.error(f"--quick measures {', '.join(NAMES)} alone")
     rounds, n_clips = arguments.rounds or (1 if quick else 3), 16 if quick else 64
     torch.set_num_threads(hardware.threads_of("auto"))
-    result: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="seconds")}
-    result["machine"] = machine() | arithmetic()
+    result: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()}
     result["precision"] = precision_for("auto", "auto")
     with redirect_stdout(sys.stderr), output(Output(quiet=True)):
         clips = generated_clips(WORK / f"clips_{n_clips}", n_clips)
@@ -123,19 +124,19 @@ def main() -> int:
             result[case.modality] = compare(case, rounds)
         if "text" in parts and result["precision"] != "fp32":
             in_fp32: dict[str, Any] = {"text": registry.create(NAMES["text"], weights="random", precision="fp32")}
-            for case in _cases(in_fp32, clips, said, rounds):
-                result["text_fp32"] = compare(case, rounds)
-        if "together" in parts and not quick:
+            (case,) = _cases(in_fp32, clips, said, rounds)
+            result["text_fp32"] = compare(case, rounds)
+        if "together" in parts:
             result["together"] = together(extractors, clips, rounds)
-        if "grid" in parts and (BESIDE / "grid").is_dir() and not quick:
+        if "grid" in parts and (BESIDE / "grid").is_dir():
             grid = [Clip(path.stem, str(path)) for path in sorted((BESIDE / "grid").rglob("*.mpg"))]
             for case in _cases({m: extractors[m] for m in NAMES if m != "text"}, grid, [], 1):
                 result[f"grid_{case.modality}"] = compare(case, 1)
-        if "openvino" in parts and not quick:
+        if "openvino" in parts:
             result["openvino"] = openvino(clips[:16], rounds)
-        if "memory" in parts and not quick:
+        if "memory" in parts:
             result["memory"] = memory(WORK)
-        if "again" in parts and not quick:
+        if "again" in parts:
             result["again"] = second_run()
     result["targets"] = targets(result)
     print(json.dumps(result, indent=1))

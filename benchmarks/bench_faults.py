@@ -28,7 +28,7 @@ from benchmarks.faults_place import STAGES, Place
 from benchmarks.faults_versions import versions
 from benchmarks.fuzz_files import fuzz_files
 from benchmarks.fuzz_media import fuzz_media
-from benchmarks.tib_speed import machine
+from benchmarks.machine import machine
 
 WORK = ROOT / "work" / "bench" / "faults"
 QUICK_STAGES = tuple(stage for stage in STAGES if stage != "pretrain-audio")

@@ -20,7 +20,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from benchmarks import scale_model, scale_ray, scale_run, scale_store, scale_tib
-from benchmarks.tib_speed import machine
+from benchmarks.machine import machine
 from pipeline.console import Output, output
 
 PARTS = ("store", "tib", "run", "ray", "model")

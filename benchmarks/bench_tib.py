@@ -19,8 +19,9 @@ PARTS = ("quality", "missing", "ablations", "speed", "growth")
 def main() -> int:
     arguments = _arguments()
     from benchmarks.data import NAMES, load
+    from benchmarks.machine import machine
     from benchmarks.tib_quality import Ledger, ablations, missing, quality, summary, text_table
-    from benchmarks.tib_speed import growth, machine, peak_memory_gb, speed
+    from benchmarks.tib_speed import growth, peak_memory_gb, speed
 
     seeds = arguments.seeds or (2 if arguments.quick else 20)
     names = arguments.sets or (("mosi60", "htad", "msrcv1") if arguments.quick else NAMES)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from benchmarks.data import ROOT
 from benchmarks.extract_clips import generated_clips
-from benchmarks.tib_speed import machine
+from benchmarks.machine import machine
 from pipeline.config import load_settings
 from pipeline.console import Output, output
 from pipeline.corpora.base import CorpusClip

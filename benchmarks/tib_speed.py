@@ -1,6 +1,5 @@
 """How fast: the whole method and the reference against the published demo's plain loop, alternating in one run."""
 
-import os
 import subprocess
 import sys
 import time
@@ -121,12 +120,3 @@ def growth(sizes: tuple[int, ...], epochs: int = 1) -> list[dict[str, float]]:
 
 def _stamp(stamps: list[float], _: StepReport) -> None:
     stamps.append(time.perf_counter())
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    name = ""
-    if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            name = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), "")
-    return {"processor": name, "cores": os.cpu_count(), "torch": torch.__version__, "load": os.getloadavg()[0]}

@@ -6,7 +6,7 @@ import sys
 import threading
 
 # What NumPy's and OpenCV's own threads are counted by. Read when the library is loaded.
-THREADS_OF_LIBRARIES = (
+_THREADS_OF_LIBRARIES = (
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
@@ -21,7 +21,7 @@ def use_one_thread() -> None:
     OpenBLAS' threads spin while they wait for the next product: a log-mel's single one let them burn half as much as
     all of a clip's reading takes (docs/performance.md).
     """
-    os.environ.update(dict.fromkeys(THREADS_OF_LIBRARIES, "1"))
+    os.environ.update(dict.fromkeys(_THREADS_OF_LIBRARIES, "1"))
 
 
 def settle_in(memory_gb: float) -> None:

@@ -1,8 +1,9 @@
 """Imported by the server that `readers` are forked from, and by nothing else: what all of them need, and the two
-things they must not do. They take a core each, and no more.
+things they must not do.
 
-A process of multiprocessing first runs the script that started the run once more, for functions that it may define;
-one without `if __name__ == "__main__":` would start a second run. What readers call is in modules.
+They must not take more than a core each. And a process of multiprocessing first runs the script that started the run
+once more, for functions that it may define; one without `if __name__ == "__main__":` would start a second run. What
+readers call is in modules.
 """
 
 import importlib
